@@ -12,7 +12,19 @@ from gymnasium.spaces import Box, Discrete, Space
 from hypothesis import given, settings, strategies as st
 from msgspec.structs import replace
 
-from stoker.agents import DQN, IQN, PPO, DQNConfig, IQNConfig, LearningAgent, PPOConfig
+from stoker.agents import (
+    BC,
+    DQN,
+    IQN,
+    PPO,
+    BCConfig,
+    DiscreteCQL,
+    DiscreteCQLConfig,
+    DQNConfig,
+    IQNConfig,
+    LearningAgent,
+    PPOConfig,
+)
 from stoker.agents.base import available_devices, generator_state, resolve_device, seeded_generator
 from stoker.errors import ConfigError
 from stoker.nested import difference
@@ -127,7 +139,17 @@ def iqn(seen: Space[Any] = BOX, acted: Space[Any] = DISCRETE, seed: int = 0, **c
     return IQN(seen, acted, IQNConfig(**{**small, **chosen}), seed)
 
 
-AGENTS: dict[str, Any] = {"dqn": dqn, "iqn": iqn, "ppo": ppo}
+def cql(seen: Space[Any] = BOX, acted: Space[Any] = DISCRETE, seed: int = 0, **chosen: Any) -> DiscreteCQL:
+    small = {"learning_starts": 8, "batch_size": 8, "buffer_size": 64, "hidden_sizes": (16,)}
+    return DiscreteCQL(seen, acted, DiscreteCQLConfig(**{**small, **chosen}), seed)
+
+
+def bc(seen: Space[Any] = BOX, acted: Space[Any] = DISCRETE, seed: int = 0, **chosen: Any) -> BC:
+    small = {"learning_rate": 3e-4, "batch_size": 8, "buffer_size": 64, "hidden_sizes": (16,)}
+    return BC(seen, acted, BCConfig(**{**small, **chosen}), seed)
+
+
+AGENTS: dict[str, Any] = {"dqn": dqn, "iqn": iqn, "ppo": ppo, "bc": bc, "cql": cql}
 
 
 @pytest.mark.parametrize("kind", AGENTS)
@@ -215,6 +237,8 @@ OTHERS["ppo"] = [
 ]
 OTHERS["dqn"].append(({"dueling": True}, "dueling.*saved True, here False"))
 OTHERS["iqn"] = [*OTHERS["dqn"], ({"n_cosines": 8}, "n_cosines.*saved 8, here 64")]
+OTHERS["cql"] = OTHERS["dqn"]
+OTHERS["bc"] = [*OTHERS["dqn"][:-1], OTHERS["ppo"][-2]]
 
 
 @pytest.mark.parametrize("kind", AGENTS)

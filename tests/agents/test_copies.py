@@ -16,6 +16,7 @@ from torch import nn
 
 from stoker.agents import (
     AWAC,
+    BC,
     DQN,
     IQL,
     IQN,
@@ -23,6 +24,9 @@ from stoker.agents import (
     SAC,
     TD3,
     AWACConfig,
+    BCConfig,
+    DiscreteCQL,
+    DiscreteCQLConfig,
     DQNConfig,
     IQLConfig,
     IQNConfig,
@@ -70,9 +74,13 @@ def iqn() -> IQN:
     return IQN(BOX, Discrete(2), config, seed=1)
 
 
-def twin(kind: Any, config_type: Any) -> Any:
+def small(kind: Any, config_type: Any, space: Any) -> Any:
     config = config_type(learning_starts=10, batch_size=8, buffer_size=40, hidden_sizes=(8, 8))
-    return kind(BOX, Box(-1, 1, (2,)), config, seed=1)
+    return kind(BOX, space, config, seed=1)
+
+
+def twin(kind: Any, config_type: Any) -> Any:
+    return small(kind, config_type, Box(-1, 1, (2,)))
 
 
 AGENTS: dict[str, Callable[[], Any]] = {
@@ -94,6 +102,9 @@ AGENTS: dict[str, Callable[[], Any]] = {
     "td3": lambda: twin(TD3, TD3Config),
     "iql": lambda: twin(IQL, IQLConfig),
     "awac": lambda: twin(AWAC, AWACConfig),
+    "bc": lambda: small(BC, BCConfig, Discrete(2)),
+    "bc-box": lambda: twin(BC, BCConfig),
+    "cql": lambda: small(DiscreteCQL, DiscreteCQLConfig, Discrete(2)),
 }
 
 

@@ -14,10 +14,14 @@ from gymnasium import spaces
 from torch.distributions import Categorical
 
 from stoker import (
+    BC,
     DQN,
     IQN,
     PPO,
     ActMode,
+    BCConfig,
+    DiscreteCQL,
+    DiscreteCQLConfig,
     DQNConfig,
     EpisodeStatus,
     Experience,
@@ -90,6 +94,14 @@ def iqn() -> IQN:
     return IQN(masked(ONE), ONE, IQNConfig(learning_starts=64, hidden_sizes=(32, 32)))
 
 
+def cql() -> DiscreteCQL:
+    return DiscreteCQL(masked(ONE), ONE, DiscreteCQLConfig(learning_starts=64, hidden_sizes=(32,)))
+
+
+def bc(space: Any = ONE) -> BC:
+    return BC(masked(space), space, BCConfig(batch_size=64, hidden_sizes=(32,)))
+
+
 def ppo(space: Any = ONE, **settings: Any) -> PPO:
     small = {"rollout_steps": 128, "n_epochs": 3, "hidden_sizes": (32,)}
     return PPO(masked(space), space, PPOConfig(**{**small, **settings}))
@@ -102,6 +114,9 @@ AGENTS: dict[str, Any] = {
     "ppo": (ppo, ONE),
     "ppo-several": (lambda: ppo(SEVERAL, normalize_observations=True), SEVERAL),
     "ppo-binary": (lambda: ppo(BINARY), BINARY),
+    "cql": (cql, ONE),
+    "bc": (bc, ONE),
+    "bc-several": (lambda: bc(SEVERAL), SEVERAL),
 }
 
 

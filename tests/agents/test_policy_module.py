@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from stoker import (
+    BC,
     DQN,
     IQL,
     IQN,
@@ -17,6 +18,8 @@ from stoker import (
     SAC,
     TD3,
     ActMode,
+    BCConfig,
+    DiscreteCQL,
     DQNConfig,
     IQLConfig,
     IQNConfig,
@@ -41,6 +44,10 @@ AGENTS = {
     "sac": lambda: SAC(VECTOR, BOUNDED, SACConfig(normalize_observations=True)),
     "td3": lambda: TD3(VECTOR, BOUNDED),
     "iql": lambda: IQL(VECTOR, BOUNDED, IQLConfig(normalize_observations=True)),
+    "cql": lambda: DiscreteCQL(VECTOR, Discrete(4, start=-1)),
+    "bc": lambda: BC(VECTOR, Discrete(4, start=-1), BCConfig(normalize_observations=True)),
+    "bc-box": lambda: BC(VECTOR, BOUNDED),
+    "bc-several": lambda: BC(VECTOR, MultiDiscrete([[2, 4], [3, 2]], start=[[-1, 0], [5, 0]])),
     "ppo-image": lambda: PPO(IMAGE, Box(-1.0, 1.0, (2,), np.float32)),
 }
 

@@ -247,7 +247,7 @@ def test_states_of_other_networks_are_refused(kind: Any, config_type: Any) -> No
     [
         (
             Discrete(3),
-            r"SAC cannot act in Discrete\(3\).*use DQN or IQN or PPO \(--agent dqn or iqn or ppo\)",
+            r"SAC cannot act in Discrete\(3\).*use DQN or IQN .*\(--agent dqn or iqn or ppo or cql\)",
         ),
         (Box(-np.inf, np.inf, (2,)), r"number 0 .* from -inf to inf: .*TransformAction\(env, .*ClipAction"),
         (Box(np.float32([0, 0]), np.float32([1, np.inf])), "number 1 .* from 0 to inf"),

@@ -42,7 +42,7 @@ CASES = [
     (agent, seen, acted)
     for agent in AGENTS
     for acted, space in ACTIONS.items()
-    for seen in (OBSERVATIONS if acted == "discrete" or agent not in ("dqn", "iqn", "ppo") else ("mixed",))
+    for seen in (OBSERVATIONS if acted == "discrete" or agent in ("sac", "td3") else ("mixed",))
     if any(kind.fits(space) for kind in action_kinds(agent))
     and not (seen == "masked" and acted != "discrete")
 ]

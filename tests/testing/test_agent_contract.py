@@ -18,7 +18,22 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.wrappers import TransformAction, TransformObservation
 from msgspec.structs import replace
 
-from stoker import DQN, IQN, SAC, TD3, ActMode, DQNConfig, IQNConfig, SACConfig, TD3Config, make_gym
+from stoker import (
+    BC,
+    DQN,
+    IQN,
+    SAC,
+    TD3,
+    ActMode,
+    BCConfig,
+    DiscreteCQL,
+    DiscreteCQLConfig,
+    DQNConfig,
+    IQNConfig,
+    SACConfig,
+    TD3Config,
+    make_gym,
+)
 from stoker.agents import AWAC, IQL, PPO, AWACConfig, IQLConfig, PPOConfig
 from stoker.replay import UniformReplay
 from stoker.testing import ChainEnv, ContractViolation, FakeAgent, check_agent
@@ -179,6 +194,9 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("iqn-tuples", observing(IQN, tuples, IQNConfig(prioritized=True, **REPLAYED)), tuples),
     ("ppo-parts", observing(PPO, numbers, PPOConfig(**ROLLED)), numbers),
     ("ppo-camera", observing(PPO, camera, PPOConfig(**ROLLED)), camera),
+    ("cql", observing(DiscreteCQL, chain, DiscreteCQLConfig(n_step=3, prioritized=True, **REPLAYED)), chain),
+    ("bc-parts", observing(BC, numbers, BCConfig(**REPLAYED)), numbers),
+    ("bc-continuous", observing(BC, pendulum, BCConfig(**REPLAYED)), pendulum),
     ("example", Reinforce, cart_pole),
 ]
 
@@ -186,7 +204,8 @@ AGENTS: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("name", "make", "env"), AGENTS, ids=[name for name, *_ in AGENTS])
 def test_stokers_own_agents_keep_every_promise(name: str, make: Any, env: Any) -> None:
     broken: list[str] = []
-    steps = {"example": 300, "dqn-camera": 60, "sac-n-step": 60, "iql": 60, "awac": 60}.get(name, 120)
+    short = ("dqn-camera", "sac-n-step", "iql", "awac", "cql", "bc-parts")
+    steps = 300 if name == "example" else 60 if name in short else 120
     for check in check_agent.checks(make, env, steps=steps):
         try:
             check.run()

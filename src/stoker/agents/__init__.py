@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     )
     from stoker.agents.awac.agent import AWAC as AWAC
     from stoker.agents.awac.config import AWACConfig as AWACConfig
+    from stoker.agents.bc.agent import BC as BC
+    from stoker.agents.bc.config import BCConfig as BCConfig
+    from stoker.agents.bc.policy import BCPolicy as BCPolicy
+    from stoker.agents.cql.agent import DiscreteCQL as DiscreteCQL
+    from stoker.agents.cql.config import DiscreteCQLConfig as DiscreteCQLConfig
     from stoker.agents.dqn.agent import DQN as DQN
     from stoker.agents.dqn.config import DQNConfig as DQNConfig
     from stoker.agents.dqn.policy import DQNPolicy as DQNPolicy

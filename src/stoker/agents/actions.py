@@ -81,6 +81,10 @@ class DiscreteActions:
         """The way back from ``column``: int64 ``[B, 1]``."""
         return actions[:, None].astype(np.int64) - self.first
 
+    def tensor_indices(self, actions: torch.Tensor) -> torch.Tensor:
+        """As ``indices``, of a tensor."""
+        return (actions - self.first if self.first else actions).unsqueeze(1)
+
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the index ``[1]`` that was chosen."""
         return action - self.first == chosen[0]
@@ -162,6 +166,10 @@ class MultiDiscreteActions(ArrayValues):
     def indices(self, actions: NDArray[Any]) -> NDArray[np.int64]:
         """The way back from ``column``: int64 ``[B, size]``."""
         return (actions.astype(np.int64) - self._least).reshape(len(actions), -1)
+
+    def tensor_indices(self, actions: torch.Tensor) -> torch.Tensor:
+        """As ``indices``, of a tensor."""
+        return (actions.long() - torch.as_tensor(self._least).to(actions.device)).flatten(1)
 
     def is_chosen(self, action: Any, chosen: Sequence[float]) -> bool:
         """Whether the environment got ``action`` for the indices ``[size]`` that were chosen."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, Self, TypeVar
@@ -313,6 +314,19 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             has_changed |= self._moments.add(numbers(observation))
         if has_changed:
             self._network.set_moments(self._moments.mean(), self._moments.scale())
+
+    def _descend(self, loss: float) -> None:
+        """Limit the gradients, take one step of Adam down them, and count it.
+
+        Raises:
+            TrainingDiverged: The loss or the gradient is not finite; no weight was changed.
+        """
+        config = self.config
+        norm = 0.0 if config.max_grad_norm is None else float(self._optimizer.clip())
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise self._diverged(loss, norm or float(self._optimizer.clip()))
+        self._optimizer.step(config.learning_rate_at(self._scheduled_steps))
+        self.opt_steps += 1
 
     def _diverged(self, loss: float, norm: float) -> TrainingDiverged:
         return TrainingDiverged(

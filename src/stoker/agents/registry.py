@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 import msgspec
 
 from stoker.agents.awac.config import AWACConfig
+from stoker.agents.bc.config import BCConfig
+from stoker.agents.cql.config import DiscreteCQLConfig
 from stoker.agents.dqn.config import DQNConfig
 from stoker.agents.iql.config import IQLConfig
 from stoker.agents.iqn.config import IQNConfig
@@ -55,10 +57,12 @@ class AgentEntry(NamedTuple):
         config_type: the type of its settings; its defaults need no argument.
         agent: its class, as ``"module:name"``; it takes ``(observation_space, action_space, config, seed,
             device)``.
+        offline_only: whether it learns from a data set alone: what it would play itself teaches it nothing.
     """
 
     config_type: type[msgspec.Struct]
     agent: str
+    offline_only: bool = False
 
 
 class Preset(NamedTuple):
@@ -81,6 +85,8 @@ AGENTS: Mapping[str, AgentEntry] = {
     "td3": AgentEntry(TD3Config, "stoker.agents.td3.agent:TD3"),
     "iql": AgentEntry(IQLConfig, "stoker.agents.iql.agent:IQL"),
     "awac": AgentEntry(AWACConfig, "stoker.agents.awac.agent:AWAC"),
+    "bc": AgentEntry(BCConfig, "stoker.agents.bc.agent:BC", offline_only=True),
+    "cql": AgentEntry(DiscreteCQLConfig, "stoker.agents.cql.agent:DiscreteCQL"),
 }
 """Name -> agent."""
 
@@ -151,6 +157,14 @@ def preset(agent: Literal["iql"], env: str) -> IQLConfig: ...
 
 @overload
 def preset(agent: Literal["awac"], env: str) -> AWACConfig: ...
+
+
+@overload
+def preset(agent: Literal["bc"], env: str) -> BCConfig: ...
+
+
+@overload
+def preset(agent: Literal["cql"], env: str) -> DiscreteCQLConfig: ...
 
 
 @overload

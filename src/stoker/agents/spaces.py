@@ -57,7 +57,8 @@ class AgentSpaces(Generic[ActionsT]):
     ) -> None:
         kind = next((kind for kind in kinds if kind.fits(action_space)), None)
         if kind is None:
-            able = [name for name in AGENTS if any(each.fits(action_space) for each in action_kinds(name))]
+            playing = [name for name, entry in AGENTS.items() if not entry.offline_only]
+            able = [name for name in playing if any(each.fits(action_space) for each in action_kinds(name))]
             way_out = f"use {' or '.join(map(str.upper, able))} (--agent {' or '.join(able)}), or "
             raise ConfigError(
                 f"{agent} cannot act in {action_space}: it takes "

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stoker.agents.actions import BoxActions
 from stoker.agents.base import AgentSeeds, NetworkPolicy, resolve_device, seeded_generator
 from stoker.agents.config import TwinCriticConfig
+from stoker.agents.encoded import Features
 from stoker.agents.encoders import chosen_network
 from stoker.agents.networks import predict
 from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
@@ -27,7 +28,7 @@ from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.passes import StackedPasses
 from stoker.agents.spaces import AgentSpaces
 from stoker.agents.squashing import ActionScale
-from stoker.agents.twin_networks import Actor, Features, TwinCritics
+from stoker.agents.twin_networks import Actor, TwinCritics
 from stoker.replay import Batch
 from stoker.replay.layout import from_numpy
 from stoker.types import ActMode

@@ -20,7 +20,7 @@ from stoker.runs import TrainingRun
 from stoker.service.fixed_policy import FixedPolicy
 from stoker.session import SessionConfig, TrainingSession
 from stoker.trainer.config import TrainConfig, shared_settings
-from stoker.trainer.making import recorders_for, set_torch_threads, spaces_for
+from stoker.trainer.making import check_has_data, recorders_for, set_torch_threads, spaces_for
 
 __all__ = ["ServedPolicy", "ServedTraining"]
 
@@ -183,6 +183,7 @@ async def _checked(config: TrainConfig, run: TrainingRun) -> TrainConfig:
 
 
 def _agent_for(config: TrainConfig) -> Any:
+    check_has_data(config)
     set_torch_threads(config)  # torch lets each thread keep the number that was set when it began
     return make_agent(config.agent, *spaces_for(config), config.agent_settings, config.seed, config.device)
 

@@ -330,9 +330,10 @@ def _checked_agent(config: TrainConfig) -> LearningAgent:
         MissingDependency: A tracker's package is not installed.
     """
     from stoker.session import SessionConfig
-    from stoker.trainer.making import agent_for, recorders_for, set_torch_threads
+    from stoker.trainer.making import agent_for, check_has_data, recorders_for, set_torch_threads
     from stoker.trainer.training import session_settings
 
+    check_has_data(config)
     SessionConfig(**session_settings(config))
     recorders_for(config)
     set_torch_threads(config)

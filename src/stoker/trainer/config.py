@@ -63,7 +63,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """What the ends of episodes are, for a data set that does not tell terminal from timeout."""
 
     agent: str = "dqn"
-    """The agent: dqn, iqn, ppo, sac, td3, iql, awac, or your own as module:factory."""
+    """The agent: dqn, iqn, ppo, sac, td3, iql, awac, bc, cql, or your own as module:factory."""
 
     imports: tuple[str, ...] = ()
     """What registers environments: modules to import, or module:function to call."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "agent_and_spaces_for",
     "agent_for",
+    "check_has_data",
     "env_for",
     "fitting_agent",
     "plays_jointly",
@@ -101,6 +102,16 @@ def agent_for(config: TrainConfig) -> LearningAgent:
         ConfigError: The environment or the agent is unknown, or they do not fit.
     """
     return agent_and_spaces_for(config)[0]
+
+
+def check_has_data(config: TrainConfig) -> None:
+    """Raise ``ConfigError`` if the agent learns from a data set alone, and the config names none."""
+    entry = AGENTS.get(config.agent)
+    if entry is not None and entry.offline_only and not config.offline:
+        raise ConfigError(
+            f"agent={config.agent!r} learns from a data set alone: give one, as in `stoker train --offline "
+            f"DATA --agent {config.agent}`, or to `Trainer.train_offline`"
+        )
 
 
 def agent_and_spaces_for(config: TrainConfig) -> tuple[LearningAgent, Any, Any]:

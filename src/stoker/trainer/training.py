@@ -24,7 +24,14 @@ from stoker.session import SessionConfig
 from stoker.session.tail import progress_told
 from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, name_of, shared_settings
 from stoker.trainer.evaluation import EvaluationSettings
-from stoker.trainer.making import agent_for, env_for, plays_jointly, recorders_for, set_torch_threads
+from stoker.trainer.making import (
+    agent_for,
+    check_has_data,
+    env_for,
+    plays_jointly,
+    recorders_for,
+    set_torch_threads,
+)
 from stoker.trainer.parts import NamedDataset
 from stoker.trainer.preparing import prepared
 from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
@@ -87,6 +94,7 @@ async def train(
         raise ConfigError(f"view={view!r}: choose auto or none")
     if not isinstance(config, TrainConfig):
         config = config_from(config)
+    check_has_data(config)
     recorders = recorders_for(config)  # first: it is quick to refuse
     is_prepared = agent is not None and (config.env or config.spaces is not None)
     if config.offline and (run is None or run.is_new) and not is_prepared:

@@ -15,7 +15,7 @@ from stoker.agents.actions import DiscreteActions
 from stoker.agents.base import AgentSeeds
 from stoker.agents.dqn.base import QLearningAgent
 from stoker.agents.dqn.config import DQNConfig
-from stoker.agents.dqn.network import ConvolutionalQ, PerceptronQ, QNetwork
+from stoker.agents.dqn.network import QNetwork, q_network
 from stoker.agents.dqn.policy import DQNPolicy
 from stoker.agents.off_policy import Update
 from stoker.agents.spaces import AgentSpaces
@@ -37,8 +37,7 @@ class DQN(QLearningAgent[DQNConfig, QNetwork]):
     def _network_for(
         self, spaces: AgentSpaces[DiscreteActions], config: DQNConfig, seeds: AgentSeeds
     ) -> QNetwork:
-        kind = ConvolutionalQ if config.network == "cnn" else PerceptronQ
-        return kind(spaces.observations, spaces.actions.n, config, seeds.for_weights())
+        return q_network(spaces.observations, spaces.actions.n, config, seeds.for_weights())
 
     def _write_gradients(self, batch: Batch, weights: torch.Tensor | None) -> Update:
         """Of the weighted mean loss of TD errors; metrics ``loss`` and ``q_mean``, of the actions taken."""

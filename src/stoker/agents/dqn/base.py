@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from typing import Any, TypeVar
 
@@ -100,14 +99,8 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, QPolicy[Any]]):
     @torch.no_grad()
     def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
         """One step of Adam; the target network then follows."""
-        config = self.config
         update = self._write_gradients(batch, weights)
-        loss = update.metrics["loss"]
-        norm = 0.0 if config.max_grad_norm is None else float(self._optimizer.clip())
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise self._diverged(loss, norm or float(self._optimizer.clip()))
-        self._optimizer.step(config.learning_rate_at(self._scheduled_steps))
-        self.opt_steps += 1
+        self._descend(update.metrics["loss"])
         self._target.follow(self.opt_steps)
         return update
 

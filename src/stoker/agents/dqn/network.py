@@ -19,7 +19,7 @@ from stoker.agents.encoders import Encoder
 from stoker.agents.networks import MLP, ObservationNetwork, as_floats, seeded
 from stoker.agents.observations import Observations
 
-__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork", "ValueNetwork"]
+__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork", "ValueNetwork", "q_network"]
 
 
 class ValueNetwork(ObservationNetwork, ABC):
@@ -155,3 +155,11 @@ class ConvolutionalQ(QNetwork):
         """Let autograd write the gradients."""
         self.zero_grad(set_to_none=False)  # it adds to them, and they stay where they are
         torch.autograd.backward(activations[-1], gradient)
+
+
+def q_network(
+    observations: Observations, n_actions: int, config: DQNConfig, generator: torch.Generator
+) -> QNetwork:
+    """A new network as ``config.network`` says, which is not ``"auto"``."""
+    kind = ConvolutionalQ if config.network == "cnn" else PerceptronQ
+    return kind(observations, n_actions, config, generator)

@@ -13,11 +13,12 @@ import torch
 
 from stoker.agents.advantage_weighted import AdvantageWeightedAgent
 from stoker.agents.base import AgentSeeds
+from stoker.agents.encoded import Features
 from stoker.agents.iql.config import IQLConfig
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.passes import StackedPasses
 from stoker.agents.twin_critics import SeenBatch
-from stoker.agents.twin_networks import Features, StateValue
+from stoker.agents.twin_networks import StateValue
 
 __all__ = ["IQL"]
 

@@ -10,12 +10,12 @@ from typing import Any
 import gymnasium
 import torch
 
+from stoker.agents.encoded import Features
 from stoker.agents.off_policy import TargetNetwork
 from stoker.agents.passes import StackedPasses
 from stoker.agents.td3.config import TD3Config
 from stoker.agents.td3.policy import TD3Policy
 from stoker.agents.twin_critics import SeenBatch, TwinCriticAgent
-from stoker.agents.twin_networks import Features
 
 __all__ = ["TD3"]
 

@@ -71,6 +71,7 @@ SPEC = Spec("1.0", "running", SpecLimits(*LIMITS))
 SPACES = (BoxSpace([2]), DiscreteSpace(2))
 PROBLEM = ProtocolError("invalid", "it is no number", path="steps[0].reward").problem(3)
 ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
+    "ActionUse": {"name": "actions", "shares": (0.5, 0.5), "entropy": 1.0},
     "ActorConflict": ("left", "act()"),
     "ActorFailed": (3, 5, 60.0, CAUSE),
     "ActorReport": (3,),
@@ -87,6 +88,12 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "CheckpointCorrupt": (Path("step_1.pt"), "cut short"),
     "CheckpointNotFound": ("there is none",),
     "ClockReading": (1.0, {"learner": {"learning": 1.0}}, {"steps": 3.0}),
+    "ColumnReport": {
+        **dict.fromkeys(("min", "max", "first_bad"), None),
+        "name": "rewards",
+        "n_not_finite": 1,
+        "n_outside": 0,
+    },
     "ConfigError": ("no",),
     "ContractViolation": ("a", "b", "c"),
     "DatasetGiven": (3, "0a"),
@@ -95,6 +102,17 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
         "format": "npz",
         "observation_space": Discrete(2),
         "action_space": Discrete(3),
+    },
+    "DatasetReport": {
+        **dict.fromkeys(("source", "format", "env_id", "observation_space", "action_space"), "a"),
+        **dict.fromkeys(("n_episodes", "n_steps", "n_dropped", "n_with_seed", "n_with_version"), 1),
+        **dict.fromkeys(("returns", "lengths", "normalized", "ref_min_score", "ref_max_score"), None),
+        "spaces_are_inferred": False,
+        "ends": {"terminated": 1},
+        "columns": (),
+        "actions": (),
+        "distinct": 1.0,
+        "histogram": (1.0,),
     },
     "Decision": (1, np.array([0.1, 0.2]), 7),
     "DictSpace": ({"left": DiscreteSpace(2)},),
@@ -237,6 +255,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "GroupReadings": {"joint_steps": 3, "committed_steps": 2, "policies": {}},
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),
+    "Spread": (1.0, 0.0, 0.5, 1.0, 1.5, 2.0),
     "StopAtReward": (475.0,),
     "StreamPoint": (3, (0.5, 1.0), 1.5, 2, EpisodeStatus.TRUNCATED, False),
     "StreamEnded": ("left",),

@@ -12,6 +12,13 @@ from stoker.runs.layout import safe_name
 CASES: list[tuple[str, int, list[str]]] = [
     ("trian CartPole-v1", 2, ["unknown command 'trian'", "did you mean 'train'?"]),
     ("--verbose", 2, ["unknown flag '--verbose'"]),
+    ("data exprot x", 2, ["unknown command 'data exprot'", "did you mean 'data export'?"]),
+    ("data qqq", 2, ["there is data export, data import, data describe"]),
+    ("data export x", 2, ["--out: name where to write", "stoker data export --help"]),
+    ("data export nowhere -o x", 1, ["no run there"]),
+    ("data export x -o y --format csv", 2, ["--format csv"]),
+    ("data import nowhere -o x", 2, ["nowhere", "no such file"]),
+    ("data describe", 2, ["name a data set, such as `stoker data describe d4rl.hdf5`"]),
     ("train", 2, ["name an environment", "stoker train CartPole-v1"]),
     ("train Cartpole-v1", 2, ["'Cartpole-v1'", "did you mean 'CartPole-v1'?"]),
     ("train nowhere_to_be_found:Env-v0", 2, ["'nowhere_to_be_found'"]),

@@ -231,7 +231,7 @@ def test_the_examples_of_environments_run_on_the_command_line(
 
 def test_the_readme_knows_every_command() -> None:
     text = section(ROOT / "README.md", "The command line")
-    assert re.findall(r"^\| `stoker (\w+)", text, re.MULTILINE) == list(command_line.COMMANDS)
+    assert re.findall(r"^\| `stoker ((?:data )?\w+)", text, re.MULTILINE) == list(command_line.COMMANDS)
 
 
 def test_the_flags_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:

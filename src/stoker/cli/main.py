@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,9 +49,12 @@ COMMANDS = {
     "replay": ("evaluate:Replay", "Train again from a run's journal, and compare with what it saved."),
     "fork": ("upkeep:Fork", "Make a new run that begins with a checkpoint of another one."),
     "prune": ("upkeep:Prune", "Remove old checkpoints, and the journal that none of the newest needs."),
+    "data export": ("data:ExportData", "Write the episodes in a run's journal as a data set."),
+    "data import": ("data:ImportData", "Check a foreign data set, and write it as Minari does."),
+    "data describe": ("data:DescribeData", "Say what is in a data set, or in a run's journal."),
     "plot": ("plot:Plot", "Draw the learning curves of runs to a PNG, SVG or PDF file."),
 }
-"""Command -> its ``Command`` class, as ``module:name`` in this package, and its help."""
+"""Command -> its ``Command`` class, as ``module:name`` in this package, and its help; some have two words."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,10 +110,18 @@ def _dispatch(args: list[str]) -> int:
     if name in ("-V", "--version"):
         print(f"stoker {__version__}")
         return 0
+    if members := [command for command in COMMANDS if command.startswith(f"{name} ")]:
+        if not rest or rest[0] in ("-h", "--help"):
+            print(
+                f"usage: stoker {name} COMMAND ...\n\ncommands:\n{_commands(members)}",
+                file=sys.stdout if rest else sys.stderr,
+            )
+            return 0 if rest else 2
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in COMMANDS:
         what = "flag" if name.startswith("-") else "command"
         close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f": there is {', '.join(COMMANDS)}"
+        hint = f"; did you mean {close[0]!r}?" if close else f": there is {', '.join(members or COMMANDS)}"
         raise ConfigError(f"unknown {what} {name!r}{hint} (see `stoker --help`)")
     module, _, kind = COMMANDS[name][0].partition(":")
     with _interrupted_by_sigterm():
@@ -140,19 +151,22 @@ def _interrupted_by_sigterm() -> Generator[None]:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<8} {text}" for name, (_, text) in COMMANDS.items())
     return f"""\
 usage: stoker COMMAND ...
 
 Trains reinforcement-learning agents from many concurrent environments, and keeps each run safe on disk.
 
 commands:
-{commands}
+{_commands(COMMANDS)}
 
   stoker train CartPole-v1            learn, with a live view; Ctrl-C saves and says how to resume
   stoker plot runs/CartPole-v1 -o curve.png
   stoker COMMAND --help               the flags of a command
   stoker --version"""
+
+
+def _commands(names: Iterable[str]) -> str:
+    return "\n".join(f"  {name:<13} {COMMANDS[name][1]}" for name in names)
 
 
 def _one_line(error: StokerError) -> str:

@@ -1,4 +1,4 @@
-"""Data sets: episodes from files and into files, in the formats of Minari, D4RL, Parquet and NumPy."""
+"""Data sets: episodes from journals and files, and into files of Minari, Parquet and NumPy."""
 
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,18 @@ if TYPE_CHECKING:
         Ends as Ends,
         WrittenDataset as WrittenDataset,
     )
+    from stoker.data.describing import (
+        DatasetReport as DatasetReport,
+        Spread as Spread,
+        describe as describe,
+    )
     from stoker.data.episodes import Episode as Episode
+    from stoker.data.journaled import JournalDataset as JournalDataset
     from stoker.data.opening import open_dataset as open_dataset
+    from stoker.data.tallies import (
+        ActionUse as ActionUse,
+        ColumnReport as ColumnReport,
+    )
     from stoker.data.writing import write_dataset as write_dataset
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

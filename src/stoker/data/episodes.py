@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import msgspec
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
+from stoker.journal.blocks import mapped
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["Episode", "mapped"]
@@ -93,15 +94,6 @@ class Episode(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             None,
             None if versions is None or (versions < 0).any() else versions,
         )
-
-
-def mapped(change: Callable[[Any], Any], value: Any) -> Any:
-    """A nested value with each of its arrays changed; a dict or tuple stays one."""
-    if isinstance(value, dict):
-        return {key: mapped(change, part) for key, part in cast("dict[Any, Any]", value).items()}
-    if isinstance(value, tuple):
-        return tuple(mapped(change, part) for part in cast("tuple[Any, ...]", value))
-    return change(value)
 
 
 def _has_tuple(value: Any) -> bool:

@@ -10,6 +10,7 @@ from stoker.data.dataset import Dataset, Ends
 from stoker.data.reading import blamed
 from stoker.data.tables import Table, TableDataset
 from stoker.errors import ConfigError, InvalidDataset
+from stoker.runs.layout import is_run, runs_below
 from stoker.types import AnyPath
 
 __all__ = ["open_dataset"]
@@ -22,18 +23,26 @@ def open_dataset(source: AnyPath, *, ends: Ends | None = None, check: bool = Tru
 
     Args:
         source: ``minari:DIR`` or a directory with ``data/main_data.hdf5``; ``*.hdf5`` or ``*.h5`` in D4RL's
-            layout; ``*.parquet``, or a directory of such; ``*.npz``.
+            layout; ``*.parquet``, or a directory of such; ``*.npz``; for the journal of a run, its directory
+            or that of its version or name, or ``run:DIR``.
         ends: for a data set that does not tell terminated from truncated: what the ends of its episodes are.
         check: whether reading also checks that all values are finite and inside of the spaces.
 
     Raises:
         InvalidDataset: It is missing, damaged, or of no known format; or its ends are unknown and ``ends`` is
             not given; or they are known and ``ends`` is.
+        RunNotFound, RunBroken, JournalBroken: As for ``JournalDataset``.
         MissingDependency: The extra that reads this format is not installed.
     """
     if ends is not None and ends not in get_args(Ends):
         raise ConfigError(f"ends={ends!r}: give {' or '.join(get_args(Ends))}")
     name = os.fspath(source)
+    if name.startswith("run:") or is_run(Path(name)) or runs_below(Path(name)):
+        from stoker.data.journaled import JournalDataset
+
+        if ends is not None:
+            raise ConfigError(f"ends={ends!r}: a journal tells how episodes end: leave it out (--ends)")
+        return JournalDataset(name)
     path = Path(name.removeprefix("minari:"))
     with blamed(name):
         if not path.exists():

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 import gymnasium
 import msgspec
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
 from stoker.data.cutting import Cutter, Rows
 from stoker.data.dataset import DatasetInfo, Ends
+from stoker.data.inferring import inferred_space
 from stoker.data.leaves import leaves_of
 from stoker.data.reading import FileDataset, blamed
 from stoker.errors import InvalidDataset
@@ -38,7 +38,6 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 
 BLOCK_BYTES = 4 << 20
 """The size of the largest column in one block."""
-_MOST_CHOICES = 1 << 16
 _ENDS = {"terminal": EpisodeStatus.TERMINATED, "timeout": EpisodeStatus.TRUNCATED}
 
 
@@ -188,8 +187,8 @@ class TableDataset(FileDataset):
         ]
         extremes = self._extremes_of(bounded)
         return (
-            self._inferred_space(observations, extremes.get("observations")),
-            self._inferred_space(actions, extremes.get("actions")),
+            inferred_space(observations.dtype, observations.shape, extremes.get("observations")),
+            inferred_space(actions.dtype, actions.shape, extremes.get("actions")),
         )
 
     def _extremes_of(self, roles: list[str]) -> dict[str, tuple[Any, Any]]:
@@ -206,23 +205,6 @@ class TableDataset(FileDataset):
         if len(found) < len(roles):
             raise self._invalid("it has no row: give at least one transition")
         return found
-
-    def _inferred_space(self, layout: Layout, extremes: tuple[Any, Any] | None) -> gymnasium.Space[Any]:
-        """Integers are choices, images have the range of their dtype, actions that of their values."""
-        dtype: Any = layout.dtype.type
-        if extremes is None:
-            return spaces.Box(-np.inf, np.inf, layout.shape, dtype)
-        low, high = extremes
-        if layout.dtype.kind == "f":
-            low, high = (np.nan_to_num(each, posinf=np.inf, neginf=-np.inf) for each in (low, high))
-            return spaces.Box(np.asarray(low, dtype), np.asarray(high, dtype), layout.shape, dtype)
-        if layout.shape == () and int(low) >= 0 and int(high) < _MOST_CHOICES:
-            return spaces.Discrete(int(high) + 1)
-        if layout.dtype.kind == "b":
-            return spaces.MultiBinary(layout.shape)
-        if layout.dtype == np.uint8:
-            return spaces.Box(0, 255, layout.shape, dtype)
-        return spaces.Box(np.asarray(low, dtype), np.asarray(high, dtype), layout.shape, dtype)
 
     def _check_metadata(self, metadata: TableMetadata) -> None:
         if metadata.format_version != 1 or metadata.n_steps != self._table.n_rows or not metadata.actors:

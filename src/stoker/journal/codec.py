@@ -23,7 +23,23 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError
 from stoker.writer.staging import Place, path_of
 
-__all__ = ["ARRAY", "DEEPEST", "Form", "array_bytes", "decode", "encode", "form", "pack", "restore", "unpack"]
+__all__ = [
+    "ARRAY",
+    "DEEPEST",
+    "DICT",
+    "LIST",
+    "SCALAR",
+    "TUPLE",
+    "Form",
+    "array_bytes",
+    "array_layout",
+    "decode",
+    "encode",
+    "form",
+    "pack",
+    "restore",
+    "unpack",
+]
 
 Form = None | bool | int | float | str | Ext
 """What a message holds: plain values as they are, all else as an extension value."""
@@ -31,7 +47,7 @@ Form = None | bool | int | float | str | Ext
 DEEPEST = 32
 """How deep containers may nest."""
 
-_BYTES, _INT, _LIST, _TUPLE, _DICT, ARRAY, _SCALAR, _TENSOR = range(8)
+_BYTES, _INT, LIST, TUPLE, DICT, ARRAY, SCALAR, _TENSOR = range(8)
 _PLAIN = frozenset({type(None), bool, float, str})
 _ARRAY_KINDS = frozenset("?biufcmMSU")
 _LAYOUTS = 4096  # pairs of dtype and shape that are remembered: lengths that vary must not fill the memory
@@ -122,7 +138,7 @@ def form(value: Any, where: Place, depth: int = 0) -> Form:
         # Records and subclasses of a scalar's type have the same dtype as the type itself.
         if data is None or type(array[()]) is not kind:
             raise _refused(where, f"is a {kind.__module__}.{kind.__qualname__} of dtype {array.dtype}")
-        return Ext(_SCALAR, data)
+        return Ext(SCALAR, data)
     if kind is bytes:
         return Ext(_BYTES, value)
     if kind is list or kind is tuple or kind is dict:
@@ -138,12 +154,12 @@ def form(value: Any, where: Place, depth: int = 0) -> Form:
 def _container_form(value: Any, kind: Any, where: Place, depth: int) -> Form:
     if kind is not dict:
         parts = [form(part, (where, i, ""), depth) for i, part in enumerate(value)]
-        return Ext(_LIST if kind is list else _TUPLE, pack(parts))
+        return Ext(LIST if kind is list else TUPLE, pack(parts))
     forms: list[Form] = []
     for key, part in value.items():
         forms.append(form(key, (where, None, " (key)"), depth))
         forms.append(form(part, (where, key, ""), depth))
-    return Ext(_DICT, pack(forms))
+    return Ext(DICT, pack(forms))
 
 
 def _refused(where: Place, problem: str) -> ConfigError:
@@ -219,7 +235,7 @@ def _value(value: Form, depth: int) -> Any:
     match value.code:
         case 5:  # ARRAY, the one that counts
             return _array(data)
-        case 6:  # _SCALAR
+        case 6:  # SCALAR
             return _array(data)[()]
         case 7:  # _TENSOR
             return _tensor(data)
@@ -229,18 +245,27 @@ def _value(value: Form, depth: int) -> Any:
             return int.from_bytes(data, "little", signed=True)
         case 2 | 3 | 4 if depth < DEEPEST:
             parts = [_value(part, depth + 1) for part in unpack(data)]
-            if value.code == _LIST:
+            if value.code == LIST:
                 return parts
-            if value.code == _TUPLE:
+            if value.code == TUPLE:
                 return tuple(parts)
             return dict(zip(parts[::2], parts[1::2], strict=True))
         case _:
             raise msgspec.DecodeError(f"no value has the form {value.code} at depth {depth}")
 
 
-def _array(data: bytes) -> NDArray[Any]:
+def array_layout(data: bytes) -> tuple[Any, tuple[int, ...], int]:
+    """Dtype and shape of an array from its bytes, and where its elements begin.
+
+    Raises:
+        msgspec.DecodeError, IndexError, TypeError, struct.error: These bytes are of no array.
+    """
     size = data[0] | data[1] << 8
-    dtype, shape = _array_layout(data[:size])
+    return *_array_layout(data[:size]), size
+
+
+def _array(data: bytes) -> NDArray[Any]:
+    dtype, shape, size = array_layout(data)
     if len(data) != size + math.prod(shape) * dtype.itemsize:
         raise msgspec.DecodeError(f"{len(data)} bytes for an array of {dtype} {list(shape)}")
     return np.ndarray(shape, dtype, data, size).copy()

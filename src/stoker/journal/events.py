@@ -24,6 +24,9 @@ from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = [
+    "BATCH",
+    "CONTINUING",
+    "EXPERIENCE",
     "ActorEvent",
     "DatasetGiven",
     "EpisodeEnded",
@@ -31,6 +34,7 @@ __all__ = [
     "EventDecoder",
     "JournalEvent",
     "Optimized",
+    "OtherEvent",
     "Recent",
     "StreamEnded",
     "StreamEvent",
@@ -40,21 +44,22 @@ __all__ = [
     "encode_header",
     "encode_other",
     "is_record",
+    "kind_of",
     "n_events_in",
 ]
 
-_HEADER, _EXPERIENCE, _CONTINUING, _STARTED, _ENDED, _BATCH, _OPTIMIZED, _DATASET = range(8)
+_HEADER, EXPERIENCE, CONTINUING, _STARTED, _ENDED, BATCH, _OPTIMIZED, _DATASET = range(8)
 _MOVED, _STREAM_ENDED = range(8, 10)
 _N_SELDOM = 3
 """The values of a transition that few have come last: policy extras, policy version and ``seq``. Those behind
 the last that is not None are left off."""
 _LENGTHS = {
     _HEADER: (2,),
-    _EXPERIENCE: range(7, 8 + _N_SELDOM),
-    _CONTINUING: range(6, 7 + _N_SELDOM),
+    EXPERIENCE: range(7, 8 + _N_SELDOM),
+    CONTINUING: range(6, 7 + _N_SELDOM),
     _STARTED: (3, 5),
     _ENDED: (6,),
-    _BATCH: (1 + N_FORMS,),
+    BATCH: (1 + N_FORMS,),
     _OPTIMIZED: (2,),
     _DATASET: (3,),
     _MOVED: (6, 8),
@@ -214,7 +219,7 @@ def encode_experience(event: Experience, recent: Recent) -> bytes:
     seen, following, before = event.observation, event.next_observation, recent.get(actor_id)
     data = codec.array_bytes(following) if type(following) is np.ndarray else None
     message: list[Form] = [
-        _CONTINUING,
+        CONTINUING,
         action if type(action) is int and -_SMALL < action < _SMALL else form(action, "action"),
         reward if type(reward) is float else form(reward, "reward"),
         after := form(following, "next_observation") if data is None else Ext(codec.ARRAY, data),
@@ -234,7 +239,7 @@ def encode_experience(event: Experience, recent: Recent) -> bytes:
     if data is None or type(before) is not Ext or data != before.data or before.code != codec.ARRAY:
         observation = form(seen, "observation")
         if type(observation) is not Ext or observation != before:
-            message[:1] = _EXPERIENCE, observation
+            message[:1] = EXPERIENCE, observation
     if status is _GOES_ON:
         recent.put(actor_id, after)
     else:
@@ -248,7 +253,7 @@ def encode_batch(batch: ExperienceBatch, recent: Recent) -> bytes:
     Raises:
         ConfigError: As for ``encode_other``.
     """
-    return codec.pack([_BATCH, *batches.encode_batch(batch, recent.last)])
+    return codec.pack([BATCH, *batches.encode_batch(batch, recent.last)])
 
 
 def n_events_in(record: bytes) -> int:
@@ -258,7 +263,7 @@ def n_events_in(record: bytes) -> int:
         msgspec.DecodeError: It is none.
     """
     kind, forms = _parts(record)
-    return cast("int", forms[0]) if kind == _BATCH else 1
+    return cast("int", forms[0]) if kind == BATCH else 1
 
 
 class EventDecoder:
@@ -291,9 +296,9 @@ class EventDecoder:
         if kind == _HEADER:
             raise msgspec.DecodeError("a header among the events")
         try:
-            if kind in (_EXPERIENCE, _CONTINUING):
+            if kind in (EXPERIENCE, CONTINUING):
                 return self._experience(kind, forms)
-            if kind == _BATCH:
+            if kind == BATCH:
                 return batches.decode_batch(forms, self._recent.last)
             if kind == _OPTIMIZED:
                 return msgspec.convert(["Optimized", *forms], Optimized)
@@ -319,7 +324,7 @@ class EventDecoder:
 
     def _experience(self, kind: int, forms: list[Form]) -> Experience:
         restore = codec.restore
-        first = kind == _EXPERIENCE  # whether the observation is there
+        first = kind == EXPERIENCE  # whether the observation is there
         action, reward, after, status_code, actor_form, *seldom = forms[1:] if first else forms
         actor_id = restore(actor_form)
         observation = restore(forms[0]) if first else self._recent[actor_id]
@@ -349,6 +354,17 @@ def is_record(data: bytes) -> bool:
     return True
 
 
+def kind_of(record: bytes) -> int:
+    """The kind of a record, such as ``BATCH``, at a glance.
+
+    Raises:
+        msgspec.DecodeError: It has none.
+    """
+    if len(record) < 2 or record[0] >> 4 != 9:
+        raise msgspec.DecodeError("no record: it does not begin with its kind")
+    return record[1]
+
+
 def _moved(actor_id: Any, seq: Any, seen: Any, reward: Any, length: Any, *score: Any) -> StreamMoved:
     """A step that is not learned from, with its episode's status and extras if that scores the policy."""
     if not score:
@@ -363,6 +379,6 @@ def _parts(record: bytes) -> tuple[int, list[Form]]:
     kind = forms[0] if forms else None
     if type(kind) is not int or len(forms) not in _LENGTHS.get(kind, ()):
         raise msgspec.DecodeError(f"no record: {len(forms)} values of kind {kind!r}")
-    if kind == _BATCH and not (type(size := forms[1]) is int and size > 0):
+    if kind == BATCH and not (type(size := forms[1]) is int and size > 0):
         raise msgspec.DecodeError(f"no record: a batch of {size!r} rows")
     return kind, forms[1:]

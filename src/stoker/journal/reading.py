@@ -8,9 +8,10 @@ nothing is kept open, so a journal may be read while a session writes it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice, pairwise, zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ from stoker.journal.segments import SegmentReader, parse_segment_name
 from stoker.writer import files
 
 __all__ = ["JOURNAL", "Journal", "JournalReport", "Segment"]
+
+T = TypeVar("T")
 
 JOURNAL = "journal"
 """The directory of a run's journal."""
@@ -78,6 +81,26 @@ class Journal:
         Raises:
             JournalBroken: One of them is damaged or missing; raised when all before it have been given.
         """
+        yield from self.through(first, last, _numbered)
+
+    def through(
+        self,
+        first: int,
+        last: int | None,
+        items: Callable[[SegmentReader, int, int], Iterator[tuple[int, T]]],
+    ) -> Iterator[T]:
+        """What a function makes of the segments with events that count, numbered ``first <= n < last``.
+
+        Args:
+            first: as for ``read``.
+            last: as for ``read``.
+            items: takes a segment, and which of its events are wanted, from the first place up to, not
+                including, the second one. It gives items, each with how many events of the segment it has
+                then come through.
+
+        Raises:
+            JournalBroken: As for ``read``.
+        """
         at, end = first, _FOREVER if last is None else last
         for span in self._counting():
             stop = min(span.stop, end)
@@ -85,12 +108,10 @@ class Journal:
                 continue
             if span.start > at:
                 raise self._missing(at, min(span.start, end))
-            reader = SegmentReader(span.segment.path)
-            first_event = span.segment.first_event
-            numbered = enumerate(reader.events(), first_event)
-            for number, event in islice(numbered, at - first_event, stop - first_event):
-                at = number + 1
-                yield number, event
+            reader, first_event = SegmentReader(span.segment.path), span.segment.first_event
+            for n_events, item in items(reader, at - first_event, stop - first_event):
+                at = max(at, first_event + n_events)
+                yield item
             if at < stop and (stop < _FOREVER or reader.damage is not None):
                 problem = reader.damage or f"it ends at byte {reader.whole_bytes}"
                 those = f"events {at} to {stop - 1}" if stop < _FOREVER else f"the events from {at} on"
@@ -152,6 +173,11 @@ class Journal:
                     length = reader.whole_bytes if n_there == n_wanted else None
                 parts.append((reader.path, length))
         return parts
+
+    def last_first(self) -> Iterator[tuple[SegmentReader, int]]:
+        """The segments with events that count, the last one first, and the place in each where these end."""
+        for span in reversed(self._counting()):
+            yield SegmentReader(span.segment.path), span.stop - span.segment.first_event
 
     def end(self) -> tuple[int, int]:
         """One past the highest event that counts and can be read, and the training's steps before it."""
@@ -260,6 +286,13 @@ class Journal:
     def _counting(self) -> list[_Span]:
         """The segments that events count of, with which ones, in the order of the events."""
         return [span for span in _spans(self.segments(), self.starts) if span.start < span.stop]
+
+
+def _numbered(reader: SegmentReader, skip: int, stop: int) -> Iterator[tuple[int, tuple[int, JournalEvent]]]:
+    """The events of a segment, with their numbers."""
+    _, first_event = parse_segment_name(reader.path.name) or (0, 0)
+    for place, event in islice(enumerate(reader.events()), skip, stop):
+        yield place + 1, (first_event + place, event)
 
 
 class _Span(msgspec.Struct, frozen=True):

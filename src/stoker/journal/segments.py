@@ -18,7 +18,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -48,6 +48,8 @@ LONGEST_BYTES = 1 << 30
 FEWEST_ROWS = 6
 """Of a batch that is stored as columns: below, what columns save is less than what they take to describe."""
 
+_FIRST_BYTES, _MOST_BYTES = 1 << 15, 1 << 20
+"""What is read of a file at once, at first and later: often only its header is wanted."""
 _FRAME = struct.Struct("<2sII")
 _NAME = re.compile(r"(\d{4,})-(\d{12,})\.journal", re.ASCII)
 
@@ -173,7 +175,7 @@ class SegmentReader:
             try:
                 event = decoder.event(record)
             except msgspec.DecodeError as error:
-                self._note_unreadable(record, error)
+                self.note_unreadable([record], error)
                 return
             if isinstance(event, ExperienceBatch):
                 yield from event.experiences()
@@ -210,18 +212,19 @@ class SegmentReader:
         except OtherFormat as error:
             raise RunBroken(self.path, str(error)) from error
         except msgspec.DecodeError as error:
-            self._note_unreadable(record, error)
+            self.note_unreadable([record], error)
             return False
         says = header.attempt, header.first_event
         if parse_segment_name(self.path.name) not in (None, says):
             problem = f"it says attempt {says[0]}, event {says[1]}: the file was renamed"
-            self._note_unreadable(record, problem)
+            self.note_unreadable([record], problem)
             return False
         self.header = header
         return True
 
-    def _note_unreadable(self, record: bytes, problem: object) -> None:
-        self.whole_bytes -= _FRAME.size + len(record)
+    def note_unreadable(self, records: Sequence[bytes], problem: object) -> None:
+        """Note that the first of the records that were read last holds no event."""
+        self.whole_bytes -= sum(_FRAME.size + len(record) for record in records)
         self.damage = f"the record at byte {self.whole_bytes} cannot be read ({problem})"
 
     def _records(self) -> Iterator[bytes]:
@@ -229,7 +232,7 @@ class SegmentReader:
         try:
             with files.open_to_read(self.path) as file:
                 size = os.fstat(file.fileno()).st_size  # a live writer may add to the file meanwhile
-                while (record := _read_record(file, size - self.whole_bytes)) is not None:
+                for record in _whole_records(file, size):
                     self.whole_bytes += _FRAME.size + len(record)
                     yield record
                 file.seek(self.whole_bytes)
@@ -247,6 +250,30 @@ class SegmentReader:
             end = self.whole_bytes + at - 1
             self.damage = f"bytes {self.whole_bytes} to {end} are damaged, records follow behind them"
             self.n_behind = _n_events_in(tail, at)
+
+
+def _whole_records(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """The payloads of the whole records that a file of this size begins with."""
+    unpack, crc32, frame_size = _FRAME.unpack_from, zlib.crc32, _FRAME.size
+    data, at, n_left, n_wanted, n_bytes = b"", 0, size, frame_size, _FIRST_BYTES
+    while True:
+        if len(data) - at < n_wanted:
+            data = data[at:] + file.read(min(max(n_bytes, n_wanted), n_left))
+            n_left, at, n_bytes = size - file.tell(), 0, min(2 * n_bytes, _MOST_BYTES)
+            if len(data) < n_wanted:
+                return
+        magic, length, checksum = unpack(data, at)
+        end = at + frame_size + length
+        if magic != MAGIC or not 0 < length <= min(LONGEST_BYTES, len(data) + n_left - at - frame_size):
+            return
+        if end > len(data):
+            n_wanted = end - at
+            continue
+        payload = data[at + frame_size : end]
+        if crc32(payload) != checksum:
+            return
+        at, n_wanted = end, frame_size
+        yield payload
 
 
 def _read_record(file: IO[bytes], n_left: int) -> bytes | None:

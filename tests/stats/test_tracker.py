@@ -87,7 +87,7 @@ def test_empty_tracks_nothing_but_the_window() -> None:
     stats.update(record(1.0, 3))
     stats.update(record(5.0, 7))
     assert stats.summary() == {}
-    assert stats.window() == WindowStats(2, 5.0, 5.0, 5.0, 7.0)
+    assert stats.window() == WindowStats(2, 5.0, 5.0, 5.0, 7.0, 10)
 
 
 def test_builder_chains_and_each_stat_has_its_source_and_aggregator() -> None:
@@ -127,9 +127,9 @@ def test_window_forgets_but_its_count_does_not() -> None:
         stats.update(record(reward, steps))
         seen.append(stats.window())
     assert seen == [
-        WindowStats(1, 10.0, 10.0, 10.0, 1.0),
-        WindowStats(2, 3.0, 10.0, -4.0, 2.0),
-        WindowStats(3, -1.0, 2.0, -4.0, 4.0),
+        WindowStats(1, 10.0, 10.0, 10.0, 1.0, 1),
+        WindowStats(2, 3.0, 10.0, -4.0, 2.0, 4),
+        WindowStats(3, -1.0, 2.0, -4.0, 4.0, 9),
     ]
 
 
@@ -140,8 +140,32 @@ def test_window_is_that_of_the_last_episodes(size: int, played: list[tuple[int, 
         stats.update(record(reward, steps))
     rewards, lengths = zip(*played[-size:], strict=True)
     assert stats.window() == WindowStats(
-        len(played), statistics.fmean(rewards), max(rewards), min(rewards), statistics.fmean(lengths)
+        len(played),
+        statistics.fmean(rewards),
+        max(rewards),
+        min(rewards),
+        statistics.fmean(lengths),
+        sum(steps for _, steps in played),
     )
+
+
+def test_speeds_are_those_of_the_window_and_of_timed_episodes() -> None:
+    stats = StatsTracker(window=3)
+    for number, (actor_id, at) in enumerate([("a", 1.0), ("b", 2.0), ("a", 3.0), ("b", 6.0), ("a", 5.0)]):
+        stats.update(record(0.0, 10 * number), actor_id, at)
+    assert stats.window("a").steps_per_s == (20 + 40) / (5.0 - 1.0)
+    assert stats.window("b").steps_per_s == 30 / (6.0 - 2.0)
+    assert stats.window().steps_per_s == (30 + 40) / (5.0 - 3.0)
+    assert stats.windows() == {"b": stats.window("b"), "a": stats.window("a")}
+    assert stats.windows(1) == {"a": stats.window("a")}
+    stats.restart_speeds()
+    stats.update(record(0.0, 7), "a", 8.0)
+    stats.update(record(0.0, 9), "a")  # not timed
+    assert stats.window("a").steps_per_s == stats.window().steps_per_s == 0.0
+    stats.update(record(0.0, 6), "a", 10.0)
+    assert stats.window("a").steps_per_s == 3.0
+    assert stats.window("a").n_steps == 82
+    assert StatsTracker().windows() == {}
 
 
 def test_not_finite_reward_is_skipped_everywhere() -> None:
@@ -149,7 +173,7 @@ def test_not_finite_reward_is_skipped_everywhere() -> None:
     for reward in [1.0, NAN, 3.0]:
         stats.update(record(reward))
     assert stats.summary()["episode_reward"] == 2.0
-    assert stats.window() == WindowStats(3, 2.0, 3.0, 1.0, 1.0)
+    assert stats.window() == WindowStats(3, 2.0, 3.0, 1.0, 1.0, 3)
 
 
 def test_custom_function_and_aggregator() -> None:
@@ -365,7 +389,7 @@ def test_state_of_another_window_keeps_the_newest() -> None:
         stats.update(record(reward))
     resumed = StatsTracker(window=2)
     resumed.load_state_dict(stats.state_dict())
-    assert resumed.window() == WindowStats(5, 4.5, 5.0, 4.0, 1.0)
+    assert resumed.window() == WindowStats(5, 4.5, 5.0, 4.0, 1.0, 5)
 
 
 def test_failed_load_changes_nothing() -> None:

@@ -107,6 +107,30 @@ async def test_a_run_counts_what_a_kill_leaves(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_how_much_actors_differ_is_aggregated_and_readings_have_each_of_them() -> None:
+    n_actors, n_looked_at = 300, 256
+    async with TrainingSession(FakeAgent(), opt_interval=0) as session:
+        for actor_id in (*range(n_actors), 299):
+            await session.observe(step(actor_id))
+            await session.on_episode(float(actor_id), 1, EpisodeStatus.TRUNCATED, actor_id=actor_id)
+        await session.barrier()
+        scrape, readings = scraped(Exposition(session.telemetry)), session.readings()
+    over = {
+        name: value(scrape, "stoker_actor_episode_reward", statistic=name)
+        for name in ("min", "median", "max")
+    }
+    assert over == {"min": n_actors - n_looked_at, "median": (44 + 299) / 2, "max": 299.0}
+    assert value(scrape, "stoker_actor_episode_length", statistic="median") == 1.0
+    speed = value(scrape, "stoker_actor_steps_per_second", statistic="max")
+    assert speed == readings.actors[299].steps_per_s > 0
+    assert list(readings.actors) == list(range(n_actors))
+    last = readings.actors[299]
+    assert (last.n_episodes, last.n_steps, last.mean_reward, last.max_reward) == (2, 2, 299.0, 299.0)
+    assert readings.window.n_episodes == n_actors + 1
+    assert readings.window.steps_per_s > 0
+
+
+@pytest.mark.anyio
 async def test_the_number_of_series_is_that_of_a_single_actor() -> None:
     series: dict[int, set[Any]] = {}
     for n_actors in (1, 10_000):

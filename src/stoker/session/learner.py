@@ -8,6 +8,7 @@ function of the events alone, so that the same order of events gives the same we
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, assert_never, cast
@@ -95,6 +96,7 @@ class Learner(TrainingState):
         self._published_at = self.total_steps
         self._note_acting()
         self.actors.begin()
+        self.stats.restart_speeds()
         self.metrics.begin(self.total_steps, self.opt_steps)
         self.learn_at(self.config.periods)
 
@@ -426,7 +428,7 @@ class Learner(TrainingState):
         record = event.record.with_extras(extras) if extras else event.record
         self.total_episodes += 1
         self.metrics.ended(record)
-        self.stats.update(record, event.actor_id)
+        self.stats.update(record, event.actor_id, time.monotonic())
         if self.run is not None:
             row = self.run.train_row(record, self.total_steps, self.total_episodes, event.actor_id)
             self._put_row(self.run.train_log, row)

@@ -6,16 +6,21 @@ lock is taken, so that reading never makes a part wait.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from statistics import fmean
+from statistics import fmean, median
 
 from stoker.session.metrics import StalenessReport
 from stoker.session.parts import Evaluations, Parts
 from stoker.session.state import RunCounts
+from stoker.stats import StatsTracker
 from stoker.telemetry import TrainingReading
 
 __all__ = ["training_reading"]
+
+_MOST_ACTORS = 256
+"""Of how many actors the windows are looked at, which takes about 10 us each."""
 
 
 def training_reading(parts: Parts, evaluations: Evaluations) -> TrainingReading:
@@ -46,6 +51,7 @@ def training_reading(parts: Parts, evaluations: Evaluations) -> TrainingReading:
         last_checkpoint_at=parts.checkpointed_at,
         episode_reward=reward,
         episode_length=length,
+        by_actor=_by_actor(learner.stats),
         eval_reward=_last_evaluation(evaluations),
         best_value=None if evaluations.best is None else evaluations.best[0],
         busy_s=learner.metrics.clocks.read().seconds,
@@ -63,6 +69,22 @@ def _durable_lag_s(parts: Parts, now: float) -> float:
     """How long the oldest data waits in the writer, or how long the learner's present call has had it."""
     since = parts.thread.since
     return max(parts.writer.lag_s, 0.0 if since is None else now - since)
+
+
+def _by_actor(stats: StatsTracker) -> dict[str, dict[str, float]]:
+    """How much the actors differ."""
+    windows = stats.windows(_MOST_ACTORS).values()
+    columns = {
+        "reward": [window.mean_reward for window in windows],
+        "length": [window.mean_length for window in windows],
+        "steps_per_s": [window.steps_per_s for window in windows if window.steps_per_s],
+    }
+    found = {name: [value for value in values if math.isfinite(value)] for name, values in columns.items()}
+    return {
+        name: {"min": min(values), "median": median(values), "max": max(values)}
+        for name, values in found.items()
+        if values
+    }
 
 
 def _last_evaluation(evaluations: Evaluations) -> float | None:

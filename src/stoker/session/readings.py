@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,7 +24,7 @@ from stoker.session.parts import Parts, report_of
 from stoker.session.registry import StreamPoint
 from stoker.session.timing import COMPUTING, LEARNING, OBSERVING, OFFLOADED, PUBLISHING, STAGING
 from stoker.session.watching import Health, health_of
-from stoker.stats import EvalReport, StatsTracker
+from stoker.stats import EvalReport, StatsTracker, WindowStats
 from stoker.telemetry import Clocks, Explanation, TrainingReading
 from stoker.types import ActorId, AnyPath
 
@@ -41,7 +41,11 @@ class Core:
 
 
 class SessionReadings(msgspec.Struct, frozen=True, kw_only=True):
-    """The counters of a session at one moment, named and described as its properties are."""
+    """The counters of a session at one moment, named and described as its properties are.
+
+    ``window`` is that of ``session.stats`` over the training episodes of all actors, and ``actors`` has that
+    of each of the 10,000 actors at most that ended an episode last, the latest of them last.
+    """
 
     total_steps: int
     accepted_steps: int
@@ -55,6 +59,8 @@ class SessionReadings(msgspec.Struct, frozen=True, kw_only=True):
     best_value: float | None
     is_done: bool
     is_stopped: bool
+    window: WindowStats
+    actors: Mapping[ActorId, WindowStats]
 
 
 class Readings:
@@ -81,7 +87,9 @@ class Readings:
 
     def readings(self) -> SessionReadings:
         """All counters at this moment, for dashboards and metrics; from any thread."""
-        return SessionReadings(**{name: getattr(self, name) for name in SessionReadings.__struct_fields__})
+        windows: dict[str, Any] = {"window": self.stats.window(), "actors": self.stats.windows()}
+        names = (name for name in SessionReadings.__struct_fields__ if name not in windows)
+        return SessionReadings(**{name: getattr(self, name) for name in names}, **windows)
 
     @property
     def agent(self) -> LearningAgent:

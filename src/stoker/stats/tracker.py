@@ -33,6 +33,9 @@ class WindowStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_reward: the largest total reward in the window.
         min_reward: the smallest total reward in the window.
         mean_length: mean number of transitions of the episodes in the window.
+        n_steps: transitions of all episodes so far.
+        steps_per_s: transitions per second, from the end of the window's first episode to that of its last,
+            of those whose end was timed; 0: fewer than two were.
     """
 
     n_episodes: int
@@ -40,6 +43,8 @@ class WindowStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_reward: float
     min_reward: float
     mean_length: float
+    n_steps: int = 0
+    steps_per_s: float = 0.0
 
 
 class _Stat(NamedTuple):
@@ -51,7 +56,9 @@ class _Stat(NamedTuple):
 class _View:
     """The aggregators, by stat, and the last episodes of one actor or of all."""
 
-    __slots__ = ("_lengths", "_rewards", "_saved", "_updated", "aggregators", "n_episodes")
+    __slots__ = (
+        "_ends", "_lengths", "_rewards", "_saved", "_updated", "aggregators", "n_episodes", "n_steps",
+    )  # fmt: skip
 
     def __init__(self, stats: dict[str, _Stat], window: int) -> None:
         self.aggregators = {name: copy.deepcopy(stat.pristine) for name, stat in stats.items()}
@@ -60,16 +67,29 @@ class _View:
             for name, stat in stats.items()
             if stat.is_stateful
         }
-        self.n_episodes = 0
+        self.n_episodes = self.n_steps = 0
         self._rewards, self._lengths = RollingMean(window), RollingMean(window)
+        self._ends = RollingMean(window)  # of the newest episodes, in seconds; no checkpoint holds them
         self._updated = [*self.aggregators.values(), self._rewards, self._lengths]
 
-    def update(self, values: list[float | None]) -> None:
+    def update(self, values: list[float | None], at: float | None) -> None:
         """Count one episode: the value of each stat, the total reward and the length; None is skipped."""
         for aggregator, value in zip(self._updated, values, strict=True):
             if value is not None:
                 aggregator.update(value)
         self.n_episodes += 1
+        self.n_steps += int(values[-1] or 0)
+        if at is not None:
+            self._ends.update(at)
+
+    def forget_ends(self) -> None:
+        self._ends.reset()
+
+    def _steps_per_s(self) -> float:
+        ends = self._ends.recent()
+        took_s = ends[-1] - ends[0] if ends else 0.0
+        n_later = len(ends) - 1
+        return sum(self._lengths.recent()[-n_later:]) / took_s if took_s > 0 else 0.0
 
     def window(self) -> WindowStats:
         rewards = self._rewards.recent()
@@ -79,6 +99,8 @@ class _View:
             max_reward=max(rewards, default=math.nan),
             min_reward=min(rewards, default=math.nan),
             mean_length=self._lengths.value(),
+            n_steps=self.n_steps,
+            steps_per_s=self._steps_per_s(),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -88,6 +110,7 @@ class _View:
         }
         window = {
             "n_episodes": self.n_episodes,
+            "n_steps": self.n_steps,
             "rewards": self._rewards.state_dict(),
             "lengths": self._lengths.state_dict(),
         }
@@ -99,7 +122,7 @@ class _View:
             if saved is not None and saved["kind"] == type(aggregator).__qualname__:
                 aggregator.load_state_dict(saved["state"])
         window = state["window"]
-        self.n_episodes = int(window["n_episodes"])
+        self.n_episodes, self.n_steps = int(window["n_episodes"]), int(window.get("n_steps", 0))
         self._rewards.load_state_dict(window["rewards"])
         self._lengths.load_state_dict(window["lengths"])
 
@@ -172,8 +195,13 @@ class StatsTracker:
         stat = _Stat(source, pristine, isinstance(pristine, StatefulAggregator))
         return self._having({**self._stats, name: stat})
 
-    def update(self, record: EpisodeRecord, actor_id: ActorId = 0) -> None:
+    def update(self, record: EpisodeRecord, actor_id: ActorId = 0, at: float | None = None) -> None:
         """Count one ended episode, globally and for its actor.
+
+        Args:
+            record: the episode.
+            actor_id: whose it is.
+            at: when it ended, in monotonic seconds, for the window's speed; None: it is not timed.
 
         Raises:
             ConfigError: A source raised, or returned neither a number nor None; nothing was counted.
@@ -185,7 +213,7 @@ class StatsTracker:
         view = self._view(key)
         self._by_actor.put(key, view)
         for each in (self._overall, view):
-            each.update(values)
+            each.update(values, at)
 
     def summary(self, actor_id: ActorId | None = None) -> dict[str, float]:
         """Each stat's value by name: over all episodes, or over one actor's.
@@ -197,6 +225,19 @@ class StatsTracker:
     def window(self, actor_id: ActorId | None = None) -> WindowStats:
         """The last ``window`` episodes: of all actors, or of one; empty for an unknown actor."""
         return self._view(actor_id).window()
+
+    def windows(self, most: int | None = None) -> dict[ActorId, WindowStats]:
+        """The windows of the actors that have a view, or of the ``most`` of them that were updated last.
+
+        The least recently updated comes first.
+        """
+        views = list(self._by_actor.items())
+        return {actor_id: view.window() for actor_id, view in views[-(most or len(views)) :]}
+
+    def restart_speeds(self) -> None:
+        """Time episodes anew: those so far were learned again from a journal, or ended before a pause."""
+        for view in (self._overall, *self._by_actor.values()):
+            view.forget_ends()
 
     def actors(self) -> list[ActorId]:
         """The actors that have a view, the least recently updated first."""

@@ -49,6 +49,20 @@ _GAUGES = {
     "eval_reward": ("stoker_eval_reward", "Mean reward of the policy that was evaluated last."),
     "best_value": ("stoker_best_value", "The highest evaluation, over all attempts."),
 }
+_BY_ACTOR = {
+    "reward": (
+        "stoker_actor_episode_reward",
+        "Mean reward of an actor's last 100 episodes, over the actors.",
+    ),
+    "length": (
+        "stoker_actor_episode_length",
+        "Mean length of an actor's last 100 episodes, in steps, over the actors.",
+    ),
+    "steps_per_s": (
+        "stoker_actor_steps_per_second",
+        "Steps per second in an actor's last 100 episodes, over the actors.",
+    ),
+}
 _HISTOGRAMS = {
     "act_s": ("stoker_act_seconds", "From the first question to the answer of each forward pass."),
     "act_batch_size": ("stoker_act_batch_size", "Actions per forward pass."),
@@ -162,6 +176,9 @@ def _training(reading: TrainingReading) -> Iterator[Metric]:
         found: Buckets = getattr(reading, field)
         buckets = [(_bound(bound), count) for bound, count in found.cumulative()]
         yield HistogramMetricFamily(name, about, buckets=buckets, sum_value=found.total)
+    for field, (name, about) in _BY_ACTOR.items():
+        values = {(statistic,): value for statistic, value in reading.by_actor.get(field, {}).items()}
+        yield _labeled("gauge", name, about, ("statistic",), values)
     for name, label, values, about in (
         ("stoker_actors", "state", reading.actors, "Actors, each of them in one state."),
         ("stoker_staleness_opt_steps", "statistic", reading.staleness, "Policy lag of learned transitions."),

@@ -214,6 +214,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "RunStatus": ("crashed", "attempt failed: ValueError: no number"),
     "RunNotFound": ("runs/a", "no"),
     "RunningEpisode": (42, (STEP,)),
+    "PriorData": ("0" * 64, 100, 0.5),
     "Segment": (Path("journal"), 1, 2),
     "SegmentHeader": {
         "attempt": 1,
@@ -247,7 +248,10 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "WindowStats": (1, 2.0, 3.0, 1.0, 4.0),
     "TrainingReading": {
         **dict.fromkeys(TrainingReading.__struct_fields__, 1),
-        **{key: {"a": 1} for key in ("labels", "refused", "staleness", "busy_s", "actors", "train", "user")},
+        **{
+            key: {"a": 1}
+            for key in ("labels", "refused", "staleness", "busy_s", "by_actor", "actors", "train", "user")
+        },
         **dict.fromkeys(("act_s", "act_batch_size", "observe_wait_s", "commit_s"), Buckets((1.0,))),
     },
     "WrittenDataset": {"path": Path("a"), "format": "npz", "n_episodes": 1, "n_steps": 2, "bytes": 3},

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
         ObservesBatches as ObservesBatches,
         Policy as Policy,
         PortablePolicy as PortablePolicy,
+        PriorData as PriorData,
         RebuildsReplay as RebuildsReplay,
+        UsesPriorData as UsesPriorData,
     )
     from stoker.agents.registry import preset as preset, training_preset as training_preset
     from stoker.agents.sac.agent import SAC as SAC

@@ -243,6 +243,10 @@ class StepProcessor:
         self._rewards.give_up(actor_id)
         return self._closed(actor_id)
 
+    def give_up_all(self) -> Sequence[Transition]:
+        """End the unfinished episodes of all actors, as ``give_up`` does each."""
+        return [transition for actor_id in list(self._windows) for transition in self.give_up(actor_id)]
+
     def state_dict(self) -> dict[str, Any]:
         """The open windows, and the statistics of rewards with the returns of running episodes.
 

@@ -13,6 +13,8 @@ from stoker import (
     SAC,
     TD3,
     AWACConfig,
+    EpisodeStatus,
+    Experience,
     IQLConfig,
     SACConfig,
     TD3Config,
@@ -56,6 +58,19 @@ def awac(seed: int = 5) -> AWAC:
     return AWAC(env.observation_space, env.action_space, AWACConfig(**SMALL), seed=seed)
 
 
+def warm_sac(seed: int = 5) -> SAC:
+    agent, env, steps = sac(seed), pendulum(), list[Experience]()
+    env.action_space.seed(0)
+    seen, _ = env.reset(seed=0)
+    for _ in range(13):
+        action = env.action_space.sample()
+        after, reward, *_ = env.step(action)
+        steps.append(Experience(seen, action, float(reward), after, EpisodeStatus.CONTINUING))
+        seen = after
+    agent.use_prior([steps], 13, 0.5)
+    return agent
+
+
 async def trained(run: TrainingRun, agent: Any, max_steps: int) -> Any:
     session = TrainingSession(
         agent, run, max_steps=max_steps, lockstep=True, checkpoint_freq=50, keep_checkpoints=None,
@@ -66,7 +81,7 @@ async def trained(run: TrainingRun, agent: Any, max_steps: int) -> Any:
     return agent
 
 
-@pytest.mark.parametrize("make", [sac, td3, iql, awac])
+@pytest.mark.parametrize("make", [sac, td3, iql, awac, warm_sac])
 async def test_a_lockstep_training_in_pieces_equals_one_in_one_go_and_its_replay(
     tmp_path: Path, make: Any
 ) -> None:

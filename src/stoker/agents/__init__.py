@@ -41,7 +41,9 @@ if TYPE_CHECKING:
         ObservesBatches as ObservesBatches,
         Policy as Policy,
         PortablePolicy as PortablePolicy,
+        PriorData as PriorData,
         Stateful as Stateful,
+        UsesPriorData as UsesPriorData,
     )
     from stoker.agents.registry import (
         AGENTS as AGENTS,

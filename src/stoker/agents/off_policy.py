@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -19,10 +19,13 @@ from torch import nn
 from stoker.agents.base import AgentSeeds, BaseAgent, NetworkT, PolicyT
 from stoker.agents.config import OffPolicyConfig
 from stoker.agents.packing import PackedWeights
+from stoker.agents.prior import PriorReplay, checked, rows_of_share, seed_of_draws
+from stoker.agents.protocol import PriorData
 from stoker.agents.spaces import AgentSpaces
 from stoker.errors import ConfigError
-from stoker.processing import StepProcessor, Transition
+from stoker.processing import StepProcessor
 from stoker.replay import Batch, PrioritizedReplay, TransitionSpec, UniformReplay
+from stoker.replay.ring import Ring
 from stoker.stats.aggregators import Std
 from stoker.types import ActorId, Experience, ExperienceBatch
 
@@ -76,9 +79,9 @@ class TargetNetwork(Generic[ModuleT]):
 class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     """An agent that learns from batches of a replay, which is saved apart from it (``HasReplay``).
 
-    Learning begins when the replay holds ``learning_starts`` transitions and at least one batch. Rewards are
-    clipped or scaled only for the replay. A loss counts towards the running episode of the actor whose
-    transition was observed last.
+    Learning begins when the replay holds ``learning_starts`` transitions and at least one batch, or with
+    prior data its share of one. Rewards are clipped or scaled only for the replay. A loss counts towards the
+    running episode of the actor whose transition was observed last.
 
     The arguments are those of ``BaseAgent``.
 
@@ -94,13 +97,10 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     ) -> None:
         super().__init__(spaces, config, seeds, network)
         self._replay = make_replay(config, spaces, self._device, seeds.learning)
-        self._learning_from = max(config.learning_starts, config.batch_size)
-        self._steps = StepProcessor(
-            config.n_step,
-            config.gamma,
-            normalize_rewards=config.normalize_rewards,
-            clip_rewards=config.clip_rewards,
-        )
+        self._prior: PriorReplay | None = None
+        self._prior_seed = seed_of_draws(seeds.learning)
+        self._n_played = config.batch_size  # rows of a batch that are not prior data
+        self._steps = _step_processor(config)
         self._losses = EpisodeLosses()
         self._parts |= {"steps": self._steps, "losses": self._losses}
 
@@ -129,14 +129,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         """Copy transitions, checked by ``check_experience``, into the replay, in order."""
         if not experiences:
             return
-        experiences = self._spaces.packed(experiences)
-        if self.config.normalize_observations:
-            self._take_in([experience.observation for experience in experiences])
-        if self._steps.changes_steps:
-            for experience in experiences:
-                self._remember(self._steps.process(experience))
-        else:
-            self._replay.extend(experiences)
+        self._store(self._replay, self._steps, experiences)
         self.total_steps += len(experiences)
         self._losses.observed(experiences[-1].actor_id)
 
@@ -145,18 +138,68 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         if self._steps.changes_steps:
             self.observe(batch.experiences())
             return
-        batch = self._spaces.packed_batch(batch)
-        if self.config.normalize_observations:
-            self._take_in(batch.observations)
-        self._replay.extend_columns(
-            batch.observations,
-            batch.actions,
-            batch.rewards,
-            batch.next_observations,
-            1.0 - batch.terminated,
-        )
+        self._store_columns(self._replay, batch)
         self.total_steps += len(batch)
         self._losses.observed(batch.actor_ids[-1])
+
+    @property
+    def env_spaces(self) -> tuple[Any, Any]:
+        """The spaces of observations and actions that it was made for."""
+        return self._env_spaces
+
+    @property
+    def prior(self) -> PriorData | None:
+        """The prior data that batches have a share of; None: there are none."""
+        return None if self._prior is None else self._prior.data
+
+    def use_prior(
+        self, batches: Iterable[ExperienceBatch | Sequence[Experience]], n_transitions: int, share: float
+    ) -> None:
+        """Let each batch have ``round(share * batch_size)`` rows of prior data; see ``UsesPriorData``.
+
+        The data are drawn uniformly, with ``prioritized``, too: their share is fixed, and priorities are of
+        what is played. They go through ``n_step`` and ``clip_rewards`` as that does, and count towards the
+        statistics of ``normalize_observations``.
+        """
+        config, steps = self.config, _step_processor(self.config)
+        rows_of_share(share, config.batch_size)
+        if self._prior is not None:
+            raise ConfigError(f"this {self.name} has prior data already: make a new agent for others")
+        if config.normalize_rewards:
+            raise ConfigError(
+                "normalize_rewards=True: rewards are divided by a scale that follows from what is played, "
+                "which prior data do not have: leave it out, and scale rewards in the environment"
+            )
+        placed: dict[str, Any] = {"device": self._device, "memory_map": config.memory_map}
+        replay = UniformReplay(max(n_transitions, 1), _spec_of(self._spaces), seed=self._prior_seed, **placed)
+        for batch in checked(self, batches):
+            if isinstance(batch, ExperienceBatch) and not steps.changes_steps:
+                self._store_columns(replay, batch)
+            else:
+                rows = batch.experiences() if isinstance(batch, ExperienceBatch) else batch
+                self._store(replay, steps, rows)
+        for transition, mask in steps.give_up_all():
+            replay.add(transition, mask)
+        if not 0 < replay.n_added <= max(n_transitions, 1):
+            raise ConfigError(
+                f"of {n_transitions:,} prior transitions {replay.n_added:,} came"
+                if replay.n_added
+                else "the prior data are empty: give at least one transition"
+            )
+        self._draw_from(PriorReplay(replay, share))
+
+    def _draw_from(self, prior: PriorReplay | None) -> None:
+        """Draw a share of each batch from prior data."""
+        if prior is None:
+            return
+        n_rows = rows_of_share(prior.data.share, self.config.batch_size)
+        if prior.data.size < n_rows:
+            raise ConfigError(
+                f"{prior.data.size} prior transitions are fewer than the {n_rows} that each batch draws: "
+                "give more, or lower mix or batch_size"
+            )
+        self._n_played = self.config.batch_size - n_rows
+        self._prior = self._parts["prior"] = prior
 
     def learn(self) -> dict[str, float] | None:
         """Do one optimization step; return its metrics, or None before learning starts.
@@ -166,15 +209,21 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         Raises:
             TrainingDiverged: The loss or its gradient is not finite. The weights stay as they were.
         """
-        replay = self._replay
-        if len(replay) < self._learning_from:
+        replay, prior, n_played = self._replay, self._prior, self._n_played
+        batch_size = self.config.batch_size
+        if len(replay) < max(self.config.learning_starts, n_played):
             return None
         if isinstance(replay, PrioritizedReplay):
-            drawn = replay.sample(self.config.batch_size)
-            errors, metrics = self._update(drawn.transitions, drawn.weights)
-            replay.update_priorities(drawn.indices, errors.abs())
+            drawn = replay.sample(n_played)
+            batch, weights = drawn.transitions, drawn.weights
+            if prior is not None:
+                batch = prior.fill_up(batch, batch_size)
+                weights = torch.cat([weights, weights.new_ones(batch_size - n_played)])
+            errors, metrics = self._update(batch, weights)
+            replay.update_priorities(drawn.indices, errors[:n_played].abs())
         else:
-            _, metrics = self._update(replay.sample(self.config.batch_size), None)
+            batch = replay.sample(n_played)
+            _, metrics = self._update(batch if prior is None else prior.fill_up(batch, batch_size), None)
         self._losses.add(metrics["loss"])
         return metrics
 
@@ -185,7 +234,8 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     def on_episode_start(self, actor_id: ActorId) -> None:
         """End the actor's unfinished episode, if any; its transitions count, its losses do not."""
         self._losses.drop(actor_id)
-        self._remember(self._steps.give_up(actor_id))
+        for transition, mask in self._steps.give_up(actor_id):
+            self._replay.add(transition, mask)
 
     def rebuild_point(self) -> dict[str, Any]:
         """The number of transitions added so far, and the state of step processing."""
@@ -225,8 +275,10 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         n_few = max(config.batch_size, config.learning_starts)
         small = msgspec.structs.replace(config, buffer_size=n_few, memory_map=None)
         made = self._made_with(small if is_shared else config)
-        if made is not None and is_shared:
-            made.config, made._replay = config, self._replay  # noqa: SLF001 - the same class
+        if made is not None:
+            if is_shared:
+                made.config, made._replay = config, self._replay  # noqa: SLF001 - the same class
+            made._draw_from(self._prior)  # noqa: SLF001
         return made
 
     def _made_with(self, config: ConfigT) -> Self | None:
@@ -247,16 +299,54 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     def _adapted(self, config: ConfigT) -> ConfigT:
         return msgspec.structs.replace(config, memory_map=self.config.memory_map)
 
-    def _remember(self, transitions: Sequence[Transition]) -> None:
-        for transition, mask in transitions:
-            self._replay.add(transition, mask)
+    def _identity(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        named = {} if self._prior is None else {"prior data": state["prior"]["digest"]}
+        return {**super()._identity(state), **named}
+
+    def _store(self, replay: Ring, steps: StepProcessor, experiences: Sequence[Experience]) -> None:
+        """Copy checked transitions into a replay, in order."""
+        experiences = self._spaces.packed(experiences)
+        if self.config.normalize_observations:
+            self._take_in([experience.observation for experience in experiences])
+        if steps.changes_steps:
+            for experience in experiences:
+                for transition, mask in steps.process(experience):
+                    replay.add(transition, mask)
+        else:
+            replay.extend(experiences)
+
+    def _store_columns(self, replay: Ring, batch: ExperienceBatch) -> None:
+        """Copy a checked batch into a replay as it is."""
+        batch = self._spaces.packed_batch(batch)
+        if self.config.normalize_observations:
+            self._take_in(batch.observations)
+        replay.extend_columns(
+            batch.observations,
+            batch.actions,
+            batch.rewards,
+            batch.next_observations,
+            1.0 - batch.terminated,
+        )
+
+
+def _spec_of(spaces: AgentSpaces[Any]) -> TransitionSpec:
+    return TransitionSpec(spaces.observations.spec, spaces.actions.spec)
+
+
+def _step_processor(config: OffPolicyConfig) -> StepProcessor:
+    return StepProcessor(
+        config.n_step,
+        config.gamma,
+        normalize_rewards=config.normalize_rewards,
+        clip_rewards=config.clip_rewards,
+    )
 
 
 def make_replay(
     config: OffPolicyConfig, spaces: AgentSpaces[Any], device: torch.device, seed: int
 ) -> UniformReplay | PrioritizedReplay:
     """An empty replay for transitions of these spaces; ``ConfigError`` if it cannot be kept."""
-    spec = TransitionSpec(spaces.observations.spec, spaces.actions.spec)
+    spec = _spec_of(spaces)
     shared: dict[str, Any] = {"device": device, "seed": seed, "memory_map": config.memory_map}
     if not config.prioritized:
         return UniformReplay(config.buffer_size, spec, **shared)

@@ -6,7 +6,7 @@ transitions were accepted, and acts on copies made by ``policy``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import msgspec
@@ -32,11 +32,14 @@ __all__ = [
     "ObservesBatches",
     "Policy",
     "PortablePolicy",
+    "PriorData",
     "RebuildsReplay",
     "ReportsExploration",
     "Stateful",
+    "UsesPriorData",
     "check_agent",
     "config_of",
+    "prior_of",
     "settings_of",
 ]
 
@@ -218,6 +221,57 @@ class RebuildsReplay(HasReplay, LearningAgent, Protocol):
         ...
 
 
+class PriorData(msgspec.Struct, frozen=True):
+    """What names the prior data of a training: all of its attempts have the same.
+
+    Attributes:
+        digest: the SHA-256 of the transitions as the agent keeps them.
+        size: how many they are.
+        share: of a batch, above 0 and below 1.
+    """
+
+    digest: str
+    size: int
+    share: float
+
+
+@runtime_checkable
+class UsesPriorData(LearningAgent, Protocol):
+    """An agent that learns from fixed transitions of before beside those that it observes.
+
+    They are neither counted in ``total_steps`` nor saved, and no journal has them: whoever makes the agent
+    again, for a resume or a replay, gives the same ones before its state is loaded.
+    """
+
+    @property
+    def env_spaces(self) -> tuple[Any, Any]:
+        """The spaces of observations and actions that it was made for."""
+        ...
+
+    @property
+    def prior(self) -> PriorData | None:
+        """The data that it uses."""
+        ...
+
+    def use_prior(
+        self, batches: Iterable[ExperienceBatch | Sequence[Experience]], n_transitions: int, share: float
+    ) -> None:
+        """Let each batch have a fixed share of prior data. Blocks while they are copied.
+
+        Args:
+            batches: the transitions in order, not checked yet; episodes may go on in the next batch, and
+                where the last one breaks off, it leads to its last observation.
+            n_transitions: how many come at most.
+            share: of each batch, above 0 and below 1.
+
+        Raises:
+            ConfigError: The share leaves nothing of one of the two, the settings do not go with prior data,
+                or there are none.
+            InvalidExperience: A transition is not of the agent's spaces.
+        """
+        ...
+
+
 @runtime_checkable
 class ChecksInput(Protocol):
     """An agent that checks its input before a session accepts it: in a microsecond or two, without copies."""
@@ -366,3 +420,8 @@ def settings_of(agent: LearningAgent) -> dict[str, Any] | None:
     """The agent's config as plain values by name, if it is a struct."""
     config = config_of(agent)
     return None if config is None else cast("dict[str, Any]", msgspec.to_builtins(config))
+
+
+def prior_of(agent: LearningAgent) -> PriorData | None:
+    """The prior data that the agent uses, if any."""
+    return agent.prior if isinstance(agent, UsesPriorData) else None

@@ -165,6 +165,9 @@ class Replay(RunCommand, frozen=True, kw_only=True):
     from_step: Annotated[Natural | None, Flag(metavar="STEP", default="default: the earliest")] = None
     """The checkpoint to begin at."""
 
+    warm_data: Annotated[str | None, Flag(metavar="DATA", default="default: where they were")] = None
+    """Where the prior data of a run with --warm-data are now."""
+
     verify: bool = False
     """Exit with 1 unless at least one saved checkpoint was compared and all of them are equal."""
 
@@ -180,10 +183,16 @@ class Replay(RunCommand, frozen=True, kw_only=True):
         from stoker.session.state import weights_of
         from stoker.trainer import agent_for
         from stoker.trainer.making import set_torch_threads
+        from stoker.trainer.parts import NamedDataset
+        from stoker.trainer.warming import warmed_up
         from stoker.writer import publish_checkpoint
 
         set_torch_threads(config)
         agent = agent_for(config)
+        if self.warm_data is not None:
+            config = msgspec.structs.replace(config, warm_data=self.warm_data)
+        if config.warm_data:
+            warmed_up(agent, NamedDataset(config.warm_data, config.ends), config.mix)
         started = reported = time.monotonic()
 
         def watch(total_steps: int) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from anyio import to_thread
 
 from stoker.errors import ConfigError
-from stoker.trainer.config import MEANS_NOTHING_OFFLINE, TrainConfig, refuse_offline
+from stoker.trainer.config import TrainConfig
+from stoker.trainer.data_config import MEANS_NOTHING_OFFLINE, refuse_offline
 
 __all__ = ["fitted", "settle_offline"]
 

@@ -42,7 +42,7 @@ __all__ = ["Serve"]
 _SETTINGS = (
     "agent", "imports", "env_kwargs", "wrappers", "seed", "checkpoint_freq", "keep_checkpoints", "keep_every",
     "keep_journal", "record_freq", "track", "device", "opt_interval", "warmup_period", "queue_capacity",
-    "stall_timeout_s", "torch_threads",
+    "stall_timeout_s", "torch_threads", "warm_data", "mix",
 )  # fmt: skip
 """The settings of ``stoker train`` that are not about its own environments."""
 
@@ -50,6 +50,7 @@ _FLAGS = {
     "agent": Flag(default="default: dqn, sac or ppo, by the actions"),
     "imports": Flag(name="import", metavar="MODULE", repeats=True),
     "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
+    "warm_data": Flag(metavar="DATA", default="default: none"),
 }
 _DEFAULTS = {"num_envs": 1, "vectorize": "none", "queue_capacity": 256}
 """Where they differ from those of ``stoker train``: actors come and go, and each waits for its answer."""

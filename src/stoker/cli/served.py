@@ -21,6 +21,8 @@ from stoker.service.fixed_policy import FixedPolicy
 from stoker.session import SessionConfig, TrainingSession
 from stoker.trainer.config import TrainConfig, shared_settings
 from stoker.trainer.making import check_has_data, recorders_for, set_torch_threads, spaces_for
+from stoker.trainer.parts import NamedDataset
+from stoker.trainer.warming import warmed_up
 
 __all__ = ["ServedPolicy", "ServedTraining"]
 
@@ -185,7 +187,10 @@ async def _checked(config: TrainConfig, run: TrainingRun) -> TrainConfig:
 def _agent_for(config: TrainConfig) -> Any:
     check_has_data(config)
     set_torch_threads(config)  # torch lets each thread keep the number that was set when it began
-    return make_agent(config.agent, *spaces_for(config), config.agent_settings, config.seed, config.device)
+    agent = make_agent(config.agent, *spaces_for(config), config.agent_settings, config.seed, config.device)
+    if config.warm_data:
+        warmed_up(agent, NamedDataset(config.warm_data, config.ends), config.mix)
+    return agent
 
 
 def _session_settings(config: TrainConfig, max_steps: int | None) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _FLAGS = {
     "imports": Flag(name="import", metavar="MODULE", repeats=True),
     "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
     "total_timesteps": Flag(short="-n"),
+    "warm_data": Flag(metavar="DATA", default="default: none"),
 }
 """Fields of ``TrainConfig`` whose flags differ from their names and types."""
 
@@ -179,6 +180,9 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     torch_threads: Annotated[Count | None, Flag(metavar="INT", default="default: the run's")] = None
     """Number of torch's threads."""
 
+    warm_data: Annotated[str | None, Flag(metavar="DATA", default="default: where they were")] = None
+    """Where the prior data of a run with --warm-data are now."""
+
     roll_forward: bool = True
     """Learn again what the journal holds behind the checkpoint; else those steps are played and trained anew,
     and their old rows stay in the files, marked as an abandoned future."""
@@ -198,7 +202,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         if (version := await to_thread.run_sync(sweep_at, self.run)) is not None:
             from stoker.cli.sweep import resume_seeds
 
-            names = ("total_timesteps", "device", "torch_threads", "roll_forward", "strict")
+            names = ("total_timesteps", "device", "torch_threads", "warm_data", "roll_forward", "strict")
             fields = {name: getattr(self, name) for name in names}
             return await resume_seeds(self, version, self.jobs, self.changed, fields)
         if self.jobs is not None:
@@ -242,7 +246,8 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
 
     def changed(self, config: TrainConfig) -> TrainConfig:
         """The config of a run, with what the flags replace."""
-        given = {name: getattr(self, name) for name in ("total_timesteps", "device", "torch_threads")}
+        names = ("total_timesteps", "device", "torch_threads", "warm_data")
+        given = {name: getattr(self, name) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}
         changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
         settings = with_schedule(changed.agent_settings, changed.total_timesteps, config.total_timesteps)

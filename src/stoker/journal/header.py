@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 
 import stoker.journal.codec as codec
+from stoker.agents.protocol import PriorData
 from stoker.journal.events import EventDecoder, JournalEvent, Optimized, encode_header
 from stoker.types import Experience
 
@@ -36,6 +37,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         offline: whether the steps of the training are optimization steps, and not transitions.
         lockstep: whether actors took turns, each with its own forward pass.
         numbered: whether events carry their numbers in the streams of remote actors.
+        prior: the prior data that batches have a share of; None: there are none.
         torch_threads: with how many threads torch computes, which decides how sums are rounded.
         origin: a digest of the new agent, in the header of the first event; empty: there is none.
         rebuild: what the agent needs to take the events in from here on, for example a small dict of arrays.
@@ -53,6 +55,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     offline: bool = False
     lockstep: bool = False
     numbered: bool = False
+    prior: PriorData | None = None
     torch_threads: int = 1
     origin: str = ""
     rebuild: Any = None
@@ -71,7 +74,7 @@ def encoded_header(header: SegmentHeader) -> bytes:
     Raises:
         ConfigError: ``agent`` or ``rebuild`` holds a value that a journal cannot.
     """
-    fields = msgspec.structs.asdict(header)
+    fields = msgspec.structs.asdict(header) | {"prior": msgspec.to_builtins(header.prior)}
     # Encoded by themselves, so that an error names the place within them.
     return encode_header(fields | {name: codec.encode(fields[name], name) for name in _NESTED})
 

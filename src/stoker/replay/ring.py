@@ -240,9 +240,13 @@ class Ring:
         self.n_added = int(state["n_added"])
         self._adopt(state)
 
+    def load_generator(self, state: torch.Tensor) -> None:
+        """Restore the ``generator`` of a ``reference`` alone: the same transitions give the same samples."""
+        self._generator.set_state(state.cpu())
+
     def _adopt(self, reference: Mapping[str, Any]) -> None:
         """Take over the state beside the rows, from a ring that holds the same newest transitions."""
-        self._generator.set_state(reference["generator"].cpu())
+        self.load_generator(reference["generator"])
 
     def _advance(self, count: int) -> None:
         self._position = (self._position + count) % self.capacity

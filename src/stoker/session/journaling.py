@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stoker.agents.protocol import LearningAgent, RebuildsReplay, settings_of
+from stoker.agents.protocol import LearningAgent, RebuildsReplay, prior_of, settings_of
 from stoker.journal import JournalEvent, SegmentEncoder, SegmentHeader
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
@@ -93,6 +93,7 @@ class EventJournal:
             **self._config.periods._asdict(),
             lockstep=self._config.lockstep,
             numbered=self._config.numbered,
+            prior=prior_of(self._agent),
             torch_threads=torch.get_num_threads(),
             origin="" if n_events else self._origin,
             rebuild=point,

@@ -96,7 +96,6 @@ class Learner(TrainingState):
         self._published_at = self.total_steps
         self._note_acting()
         self.actors.begin()
-        self.stats.restart_speeds()
         self.metrics.begin(self.total_steps, self.opt_steps)
         self.learn_at(self.config.periods)
 

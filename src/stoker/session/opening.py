@@ -155,6 +155,7 @@ def _open_learning(learner: Learner, events: EventLog, is_given_up: Callable[[],
     if run is not None and config.journal:
         learner.journal = EventJournal(run, learner.agent, config, learner.n_events)
     learner.begin()
+    learner.stats.restart_speeds()  # episodes of the tail were not played now
     if not (point.episodes or learner.kept.is_within):
         learner.abandon_episodes()
     if tail is not None:

@@ -18,7 +18,7 @@ from stoker.session.config import LearningPeriods
 from stoker.session.events import Outbox
 from stoker.session.learner import Learner
 from stoker.session.origin import warn_of_another_origin
-from stoker.session.remaking import agent_with, take_over
+from stoker.session.remaking import agent_with, check_prior, take_over
 from stoker.types import Experience
 
 __all__ = ["Relearning", "as_in_attempts", "learn_as_in", "periods_of"]
@@ -77,6 +77,9 @@ class Relearning:
         to_step: the environment step to end at, before the next one; None: all events up to ``last``.
         fed: called after each chunk with its results; what it raises ends the learning there.
         before: called with each event before it is learned, one by one; None: they are learned in chunks.
+
+    Raises:
+        ConfigError: The learner's agent has other prior data than the journal was learned with.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class Relearning:
         self._last, self._to_step = last, to_step
         self._fed, self._before = fed, before
         headers = journal.headers()
+        for header in headers:
+            check_prior(learner.agent, header.prior)
         if not self._position and headers:
             warn_of_another_origin(learner.agent, headers[0])
         self._headers = {header.first_event: header for header in headers}

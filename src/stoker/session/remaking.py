@@ -1,14 +1,52 @@
-"""Agents that learn with the settings of another attempt: how they are made, and what they pass on."""
+"""Agents that learn as another attempt did: how they are made, what they pass on, and their prior data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stoker.agents.protocol import ChangesSettings, HasReplay, LearningAgent, settings_of
+from stoker.agents.protocol import (
+    ChangesSettings,
+    HasReplay,
+    LearningAgent,
+    PriorData,
+    prior_of,
+    settings_of,
+)
 from stoker.errors import ConfigError
 
-__all__ = ["agent_with", "take_over"]
+__all__ = ["agent_with", "check_prior", "take_over"]
+
+
+def check_prior(agent: LearningAgent, used: PriorData | None) -> None:
+    """Refuse an agent with other prior data than the run's, which neither checkpoint nor journal holds.
+
+    Raises:
+        ConfigError: The message says what differs, and the way out.
+    """
+    own = prior_of(agent)
+    if own == used:
+        return
+    if own is None:
+        raise ConfigError(
+            f"the run learns with prior data, which are not given ({_named(used)}): name where they are now "
+            "with warm_data (`--warm-data DATA`)"
+        )
+    if used is None:
+        raise ConfigError(
+            f"warm_data gives {_named(own)}, and the run was begun without prior data: leave them out, or "
+            "train a new run"
+        )
+    raise ConfigError(
+        f"these are other prior data than the run's: here {_named(own)}, there {_named(used)}; give the "
+        "run's own, with its mix, or train a new run"
+    )
+
+
+def _named(prior: PriorData | None) -> str:
+    if prior is None:
+        return "none"
+    return f"{prior.size:,} transitions of digest {prior.digest[:12]} at mix={prior.share:g}"
 
 
 def agent_with(

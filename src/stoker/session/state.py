@@ -1,6 +1,6 @@
 """The state of a training between two events, and what a checkpoint holds of it.
 
-    step_<N>.pt, latest.pt   format, kind="step", agent_type, agent, session, journal, replay
+    step_<N>.pt, latest.pt   format, kind="step", agent_type, prior, agent, session, journal, replay
     best.pt                  format, kind="best", agent_type, agent, session, best (value, total_steps)
 
 ``journal`` is the position in the journal, from where a resume must read it, and all of the replay but its
@@ -21,7 +21,9 @@ from stoker.agents.protocol import (
     CountsOptSteps,
     HasReplay,
     LearningAgent,
+    PriorData,
     RebuildsReplay,
+    prior_of,
     settings_of,
 )
 from stoker.errors import ConfigError, JournalBroken, RunBroken, StokerError
@@ -38,7 +40,7 @@ from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.metrics import TrainingMetrics
 from stoker.session.registry import ActorRegistry
-from stoker.session.remaking import agent_with
+from stoker.session.remaking import agent_with, check_prior
 from stoker.session.streams import NumberedActors
 from stoker.stats import StatsTracker
 from stoker.types import Experience
@@ -179,6 +181,7 @@ class TrainingState:
             "kind": "step",
             "agent_type": type(agent).__name__,
             "settings": settings_of(agent),
+            "prior": msgspec.to_builtins(prior_of(agent)),
             "session": {
                 **self.counters(),
                 "kept": msgspec.to_builtins(self.kept),
@@ -234,7 +237,7 @@ class TrainingState:
             journal: the run's.
 
         Raises:
-            ConfigError: It is of another format, kind or agent.
+            ConfigError: It is of another format, kind or agent, or of other prior data.
             JournalBroken: The journal cannot give the replay back.
             RunBroken: Its content is not what this stoker or the agent saves.
         """
@@ -246,6 +249,7 @@ class TrainingState:
         try:
             settings = None if state["journal"] is None else state["settings"]
             agent = agent_with(self.agent, state["agent_type"], settings, self.metrics.warn_once)
+            check_prior(agent, msgspec.convert(state.get("prior"), PriorData | None))
             if agent is not self.agent:
                 self.use(agent)
             _restore_agent(self.agent, state, journal)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self, TypeAlias, cast
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 
 import msgspec
+from msgspec import Meta
 
-from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own, preset, training_preset
+from stoker.agents.registry import agents_with_preset, config_type, is_own, preset, training_preset
 from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
+from stoker.trainer.data_config import absolute_source, check_data
 from stoker.trainer.durations import with_rollouts, with_schedule
 from stoker.trainer.evaluation import LONGEST_EPISODE, BestBy, EvaluationSettings
 from stoker.types import AnyPath, PlaceName
 
 __all__ = [
-    "MEANS_NOTHING_OFFLINE",
     "Tracker",
     "TrainConfig",
     "TrainerConfig",
@@ -27,7 +28,6 @@ __all__ = [
     "alone_because",
     "config_from",
     "name_of",
-    "refuse_offline",
     "shared_settings",
 ]
 
@@ -176,6 +176,12 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     torch_threads: Count = 1
     """Number of torch's threads; small networks are fastest with one."""
 
+    warm_data: str = ""
+    """Prior data, a share of each batch of an off-policy agent: a data set, or the directory of a run."""
+
+    mix: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    """The share of warm_data in a batch, above 0 and below 1."""
+
     spaces: Any = None
     """The spaces of remote actors, as ``stoker serve`` keeps them, or of a data set; None: those of the
     environment."""
@@ -193,7 +199,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             # Spelled out: a reader of config.json takes the settings that it lacks from the preset.
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
         self._check_vectorize()
-        self._check_offline()
+        check_data(self)
+        if self.warm_data:
+            msgspec.structs.force_setattr(self, "warm_data", absolute_source(self.warm_data))
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same
@@ -204,22 +212,6 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
                         f"{name}={value!r} cannot be kept in config.json ({error}): give numbers, text, lists"
                     ) from None
                 msgspec.structs.force_setattr(self, name, plain)
-
-    def _check_offline(self) -> None:
-        if not self.offline:
-            if self.ends is not None:
-                raise ConfigError(f"ends={self.ends!r} is about a data set: name one with offline")
-            return
-        on_policy = [name for name in AGENTS if "rollout_steps" in config_type(name).__struct_fields__]
-        if self.agent in on_policy:
-            able = [name for name in AGENTS if name not in on_policy]
-            raise ConfigError(
-                f"offline={self.offline!r}: {self.agent} learns from what its own policy does, not from a "
-                f"data set; choose one of {', '.join(able)}"
-            )
-        for field in msgspec.structs.fields(TrainConfig):
-            if field.name in MEANS_NOTHING_OFFLINE and (value := getattr(self, field.name)) != field.default:
-                refuse_offline(field.name, value)
 
     def _check_vectorize(self) -> None:
         is_together = self.vectorize not in ("auto", "none")
@@ -245,20 +237,6 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 f"vectorize={self.vectorize!r} does not work with {blocking}: use vectorize='none' or 'auto'"
             )
-
-
-MEANS_NOTHING_OFFLINE = (
-    "num_envs", "vectorize", "lockstep", "actor_timeout_s", "on_silent_actor", "opt_interval",
-    "warmup_period", "max_staleness", "actors", "workers", "sync_interval", "queue_capacity",
-)  # fmt: skip
-"""The settings of a training that are about actors."""
-
-
-def refuse_offline(name: str, value: Any) -> NoReturn:
-    """Refuse a setting that is about actors, where there are none."""
-    raise ConfigError(
-        f"{name}={value!r} is about actors, and a training on a data set has none: leave it out"
-    )
 
 
 def name_of(config: TrainConfig) -> str:

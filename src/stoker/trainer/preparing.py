@@ -17,7 +17,7 @@ from stoker.protocol import Spaces
 from stoker.trainer.config import TrainConfig
 from stoker.trainer.making import spaces_for
 
-__all__ = ["fitting_agent_of_data", "prepared"]
+__all__ = ["count_steps", "fitting_agent_of_data", "has_form_of", "prepared"]
 
 _SHARE = 0.8
 """The most of the free memory that a replay of the data set may take."""
@@ -40,7 +40,7 @@ def prepared(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
             _check_spaces(info, config)
         else:
             spaces = Spaces.of(info.observation_space, info.action_space)
-        n_steps = _count(dataset) if info.n_steps is None else info.n_steps
+        n_steps = count_steps(dataset) if info.n_steps is None else info.n_steps
         said.append(f"the data set: {n_steps:,} transitions ({info.format})")
         settings = config.agent_settings
         if getattr(settings, "buffer_size", n_steps) < n_steps:
@@ -71,7 +71,7 @@ def fitting_agent_of_data(source: str, ends: Ends | None) -> str:
 def _check_spaces(info: DatasetInfo, config: TrainConfig) -> None:
     found = {"observation": info.observation_space, "action": info.action_space}
     for (what, ours), theirs in zip(found.items(), spaces_for(config), strict=True):
-        alike = _has_form_of(ours, theirs) if info.spaces_are_inferred else ours == theirs
+        alike = has_form_of(ours, theirs) if info.spaces_are_inferred else ours == theirs
         if not alike:
             raise ConfigError(
                 f"{info.source} has the {what} space {ours}, and {config.env} has {theirs}: evaluate on the "
@@ -79,7 +79,7 @@ def _check_spaces(info: DatasetInfo, config: TrainConfig) -> None:
             )
 
 
-def _has_form_of(inferred: gymnasium.Space[Any], space: gymnasium.Space[Any]) -> bool:
+def has_form_of(inferred: gymnasium.Space[Any], space: gymnasium.Space[Any]) -> bool:
     """Whether values of a space that was made from a file's arrays may be those of another one."""
     match inferred, space:
         case gymnasium.spaces.Discrete(), gymnasium.spaces.Discrete():
@@ -87,7 +87,7 @@ def _has_form_of(inferred: gymnasium.Space[Any], space: gymnasium.Space[Any]) ->
         case gymnasium.spaces.Dict(), gymnasium.spaces.Dict():
             parts, others = dict(inferred.items()), dict(space.items())
             return parts.keys() == others.keys() and all(
-                _has_form_of(part, others[key]) for key, part in parts.items()
+                has_form_of(part, others[key]) for key, part in parts.items()
             )
         case _:
             return inferred.shape == space.shape and (
@@ -97,7 +97,8 @@ def _has_form_of(inferred: gymnasium.Space[Any], space: gymnasium.Space[Any]) ->
             )
 
 
-def _count(dataset: Dataset) -> int:
+def count_steps(dataset: Dataset) -> int:
+    """How many transitions a data set has that does not say it. Blocks while all of it is read."""
     return sum(map(len, dataset.episodes()))
 
 

@@ -35,6 +35,7 @@ from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
 from stoker.trainer.parts import GivenDataset
+from stoker.trainer.warming import WarmUp
 
 __all__ = ["Progress", "TrainResult", "Trainer", "Watch"]
 
@@ -124,6 +125,9 @@ class Trainer:
         recorders: further destinations of the metrics.
         stats: statistics over training episodes; None: mean reward and length.
         limit: how many failures of an environment are tolerated.
+        warm_data: prior data, in the forms of ``train_offline``, of which each batch of an off-policy agent
+            has a share; they are read when the first training begins. A resumed run needs the same ones.
+        mix: their share (Ball et al. 2023, section 4.1), above 0 and below 1.
         session_settings: further settings of the session, by the names of ``SessionConfig``.
 
     Raises:
@@ -143,6 +147,8 @@ class Trainer:
         recorders: Sequence[Recorder] | Recording = (),
         stats: StatsTracker | None = None,
         limit: FailureLimit | None = None,
+        warm_data: GivenDataset | None = None,
+        mix: float = 0.5,
         **session_settings: Any,
     ) -> None:
         self.agent = agent
@@ -155,6 +161,7 @@ class Trainer:
         self._recorders = recorders
         self._stats = StatsTracker() if stats is None else stats
         self._limit = limit
+        self._warm_up = None if warm_data is None else WarmUp(agent, warm_data, mix)
         self._settings = self._session_settings(session_settings)
         self._session()  # refuses what cannot be used, before anything is begun
         self._is_stopped = False
@@ -379,6 +386,8 @@ class Trainer:
         self._loop = (threading.get_ident(), call_soon_here())
         self._is_stopped, self.result = False, None
         try:
+            if self._warm_up is not None:
+                await self._warm_up.run()
             async with self._session(**changes) as session:
                 self._progress = progress = self._begin(session, gate)
                 if self._is_stopped:

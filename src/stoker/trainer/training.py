@@ -15,7 +15,7 @@ import torch
 from anyio import to_thread
 
 from stoker.actors import EnvFactory
-from stoker.agents.protocol import LearningAgent, config_of
+from stoker.agents.protocol import LearningAgent, config_of, prior_of
 from stoker.agents.registry import AGENTS, is_own
 from stoker.errors import ConfigError
 from stoker.runs import TrainingRun
@@ -75,7 +75,8 @@ async def train(
         config: the settings; or plain values, for ``config_from``.
         run: a new run, or a resumed one; None: a new one below ``runs``, named after the environment.
         agent: None: ``agent_for(config)``. A given agent must be of the config's kind, and its settings
-            replace those of the config, also in ``config.json``.
+            replace those of the config, also in ``config.json``. Prior data that it has already are not read
+            again.
         factory: makes environments instead of those that the config names; ``vectorize="auto"`` is then
             ``"none"``. The run gets no ``config.json``, which could not name them; use
             ``env="module:factory"`` to have one.
@@ -109,6 +110,7 @@ async def train(
         if agent is None:
             agent = await to_thread.run_sync(_agent_in_thread, config)
         config = _with_settings_of(agent, config)
+        has_data = bool(config.warm_data) and prior_of(agent) is None
         if config.vectorize == "auto" and not config.offline:
             config, _ = choice = await decided(config, factory)
             logger.info(choice.line())
@@ -122,6 +124,8 @@ async def train(
             vector_factory=vector_factory_for(config, factory),
             is_joint=plays_jointly(config),
             recorders=recorders,
+            warm_data=NamedDataset(config.warm_data, config.ends) if has_data else None,
+            mix=config.mix,
             roll_forward=roll_forward,
             **session_settings(config),
         )

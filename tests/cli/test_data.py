@@ -34,15 +34,17 @@ def trained(command: Run, tmp_path: Path) -> Path:
 def test_what_is_exported_and_imported_is_what_was_learned(
     command: Run, trained: Path, tmp_path: Path
 ) -> None:
-    done = command("data", "export", "runs/CartPole-v1", "-o", "one.npz", "--format", "npz", "--json")
-    assert done.returncode == 0, done.stderr
-    written = json.loads(done.stdout)
-    assert (written["n_steps"], written["format"]) == (220, "npz")
-    done = command("data", "import", "one.npz", "-o", "sub/two.npz", "--format", "npz")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"sub/two.npz: {written['n_episodes']} episodes, 220 steps, ")
+    names = ["one.npz", "sub/two", "three.parquet", "four"]
+    before = "runs/CartPole-v1"
+    for name, kind in zip(names, ("npz", "minari", "parquet", "minari"), strict=True):
+        verb = "export" if before.startswith("runs") else "import"
+        done = command("data", verb, before, "-o", name, "--format", kind)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"{name}: ")
+        assert "episodes, 220 steps, " in done.stdout
+        before = name
     learned = list(JournalDataset(trained).episodes())
-    for name in ("one.npz", "sub/two.npz"):
+    for name in names:
         with open_dataset(tmp_path / name) as dataset:
             assert dataset.info.env_id == "CartPole-v1"
             for mine, its in zip(learned, dataset.episodes(), strict=True):

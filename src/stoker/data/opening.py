@@ -37,17 +37,18 @@ def open_dataset(source: AnyPath, *, ends: Ends | None = None, check: bool = Tru
     if ends is not None and ends not in get_args(Ends):
         raise ConfigError(f"ends={ends!r}: give {' or '.join(get_args(Ends))}")
     name = os.fspath(source)
-    if name.startswith("run:") or is_run(Path(name)) or runs_below(Path(name)):
+    path = Path(name.removeprefix("minari:"))
+    is_minari = name.startswith("minari:") or (path / "data" / "main_data.hdf5").exists()
+    if name.startswith("run:") or (not is_minari and (is_run(path) or runs_below(path))):
         from stoker.data.journaled import JournalDataset
 
         if ends is not None:
             raise ConfigError(f"ends={ends!r}: a journal tells how episodes end: leave it out (--ends)")
         return JournalDataset(name)
-    path = Path(name.removeprefix("minari:"))
     with blamed(name):
         if not path.exists():
             raise InvalidDataset(name, "there is no such file or directory: give the path of a data set")
-        if name.startswith("minari:") or (path / "data" / "main_data.hdf5").exists():
+        if is_minari:
             from stoker.data.minari_reading import MinariDataset
 
             if ends is not None:

@@ -109,6 +109,7 @@ class InvalidDataset(ConfigError):
         self, source: AnyPath, problem: str, *, episode: int | None = None, step: int | None = None
     ) -> None:
         self.source = os.fspath(source)
+        self.problem = problem
         self.episode = episode
         self.step = step
         places = [(name, at) for name, at in (("episode", episode), ("step", step)) if at is not None]

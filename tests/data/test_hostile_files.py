@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from given_episodes import episodes, info
+from PIL import Image
 
 from stoker.data import open_dataset, write_dataset
 from stoker.errors import ConfigError, InvalidDataset, StokerError
@@ -204,7 +205,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path | str], str]] = {
     ),
     "minari: endless": (
         lambda p: minari(p, put("episode_0/rewards", endless)),
-        "claims 8,796,093,022,208 bytes",
+        "episode 0: 'rewards' claims 8,796,093,022,208 bytes",
     ),
     "minari: texts": (
         lambda p: minari(p, put("episode_0/rewards", lambda _: np.array(["a"] * 5, TEXTS))),
@@ -231,6 +232,11 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path | str], str]] = {
         "'actions' holds complex64",
     ),
     "minari: gone": (lambda p: minari(p, put("episode_1", lambda _: None)), "counts 3 episodes, .* has 2"),
+    "minari: JPEG of another size": (
+        lambda p: photographs(p, 64),
+        r"image 0 of observations is 64 x 64, not \(36",
+    ),
+    "minari: no JPEG": (lambda p: photographs(p, None), "UnidentifiedImageError"),
     "minari: no metadata": (
         lambda p: no_metadata(minari(p)),
         "metadata.json is missing, as before Minari 0.5",
@@ -259,6 +265,21 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path | str], str]] = {
     ),
     "parquet: two kinds": (two_parquets, "has other columns than"),
 }
+
+
+def photographs(path: Path, size: int | None) -> Path:
+    """Images as JPEG, of another size than their space says."""
+    write_dataset(episodes("images", (2,)), info("images"), path / "set", "minari")
+    file = io.BytesIO(bytes(99))
+    if size is not None:
+        Image.new("RGB", (size, size)).save(file, "JPEG")
+    content = np.frombuffer(file.getvalue(), np.uint8)
+    with h5py.File(path / "set/data/main_data.hdf5", "r+") as main:
+        del main["episode_0/observations"]
+        main["episode_0/observations"] = np.stack([content] * 3)
+    about = path / "set/data/metadata.json"
+    about.write_text(about.read_text().replace('"jpeg_encoding": false', '"jpeg_encoding": true'))
+    return path / "set"
 
 
 def no_metadata(path: Path) -> Path:

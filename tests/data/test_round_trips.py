@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import h5py
 import minari
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -15,7 +18,7 @@ from hypothesis import given, strategies as st
 
 from stoker.data import open_dataset, write_dataset
 from stoker.data.cutting import Cutter, Rows
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidDataset
 from stoker.nested import difference
 from stoker.types import EpisodeStatus
 
@@ -129,6 +132,34 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             write_dataset(broken(), info("pendulum"), tmp_path / "a", kind)  # pyright: ignore
         assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("kind", ["npz", "minari"])
+def test_only_a_part_of_a_data_set_is_in_memory(tmp_path: Path, kind: Any) -> None:
+    """30 MB of images (npz: twice as many), of which an episode has 1 MB, and a block of a column 4 MB."""
+    rng, n = np.random.default_rng(0), 280
+    recorded = episodes("images", (n,))[0]
+    images = rng.integers(0, 256, recorded.observations.shape, np.uint8)
+    episode = msgspec.structs.replace(recorded, observations=images)
+    tracemalloc.start()
+    try:
+        write_dataset((episode for _ in range(30)), info("images"), tmp_path / f"a.{kind}", kind)
+        with open_dataset(tmp_path / f"a.{kind}") as dataset:
+            assert sum(len(each) for each in dataset.episodes()) == 30 * n
+        assert tracemalloc.get_traced_memory()[1] < {"npz": 30e6, "minari": 10e6}[kind]
+    finally:
+        tracemalloc.stop()
+
+
+def test_episodes_before_a_damaged_one_are_read(tmp_path: Path) -> None:
+    write_dataset(episodes("pendulum"), info("pendulum"), tmp_path / "a", "minari")
+    with h5py.File(tmp_path / "a/data/main_data.hdf5", "r+") as file:
+        del file["episode_2/rewards"]
+    with open_dataset(tmp_path / "a") as dataset:
+        found = dataset.episodes()
+        assert [len(next(found)), len(next(found))] == [5, 1]
+        with pytest.raises(InvalidDataset, match="episode 2: it has no array 'rewards'"):
+            next(found)
 
 
 STEP = st.tuples(st.sampled_from([None, *EpisodeStatus]), st.booleans())

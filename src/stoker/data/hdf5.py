@@ -102,11 +102,9 @@ class Hdf5File:
             InvalidDataset: It is a link to another place or file.
         """
         key = name.encode()
-        try:
-            kind = group.links.get_info(key).type
-        except KeyError:
+        if not group.links.exists(key):
             return None
-        if kind != self._hard:
+        if group.links.get_info(key).type != self._hard:
             raise self._refused(name, "is a link to another place or file")
         return self._h5o.open(group, key)
 

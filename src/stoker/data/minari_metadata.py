@@ -120,8 +120,9 @@ def read_metadata(directory: Path, source: str) -> dict[str, Any]:
         raise InvalidDataset(
             source, "data/metadata.json is missing, as before Minari 0.5: copy it with `minari combine`"
         )
-    with path.open("rb") as file:
-        metadata: dict[str, Any] = json.loads(file.read(_MOST_METADATA_BYTES))
+    if (n_bytes := path.stat().st_size) > _MOST_METADATA_BYTES:
+        raise InvalidDataset(source, f"metadata.json has {n_bytes:,} bytes: it is something else")
+    metadata: dict[str, Any] = json.loads(path.read_bytes())
     if (kept_as := metadata.get("data_format", "hdf5")) != "hdf5":
         raise InvalidDataset(source, f"its data_format is {kept_as!r}: write it with data_format='hdf5'")
     if "observation_space" not in metadata or "action_space" not in metadata:

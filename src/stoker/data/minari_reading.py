@@ -52,7 +52,9 @@ class MinariDataset(FileDataset):
     def _read(self) -> Iterator[Episode]:
         with Hdf5File.opened(self._path, self.info.source) as file:
             for at in range(self.info.n_episodes or 0):
-                yield self._episode(file, file.group(file.root, f"episode_{at}"), at)
+                with blamed(self.info.source, at):
+                    episode = self._episode(file, file.group(file.root, f"episode_{at}"), at)
+                yield episode
 
     def _episode(self, file: Hdf5File, group: Any, at: int) -> Episode:
         rewards, terminations, truncations = (

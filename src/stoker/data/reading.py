@@ -69,10 +69,14 @@ class FileDataset(ABC):
 
 
 @contextlib.contextmanager
-def blamed(source: AnyPath) -> Generator[None]:
-    """Raise whatever a library says about damaged or hostile files as ``InvalidDataset``."""
+def blamed(source: AnyPath, episode: int | None = None) -> Generator[None]:
+    """Raise whatever a library says about damaged or hostile files as ``InvalidDataset``, of this episode."""
     try:
         yield
+    except InvalidDataset as error:
+        if episode is None or error.episode is not None:
+            raise
+        raise InvalidDataset(error.source, error.problem, episode=episode) from error.__cause__
     except StokerError:
         raise
     except FileNotFoundError as error:
@@ -80,4 +84,4 @@ def blamed(source: AnyPath) -> Generator[None]:
     except Exception as error:  # libraries raise anything on bytes that they did not write
         text = " ".join(str(error).split())[:300]
         problem = f"it cannot be read ({type(error).__name__}: {text}); it is damaged, or is something else"
-        raise InvalidDataset(source, f"{problem}: get it anew") from error
+        raise InvalidDataset(source, f"{problem}: get it anew", episode=episode) from error

@@ -1,4 +1,8 @@
-"""``kill -9`` in the middle of ``train_offline``: it ends with the weights of one that was left alone."""
+"""``kill -9`` in a training on a data set, also while it reads: it ends with the weights of one left alone.
+
+The short form runs with all the tests; the long one is marked ``faults``. Each process dies at a random call
+of the agent.
+"""
 
 from __future__ import annotations
 
@@ -13,28 +17,30 @@ from typing import Any
 import anyio
 import gymnasium
 import numpy as np
+import pytest
 
 import launching
-from stoker import (
-    DQN,
-    DQNConfig,
-    EpisodeStatus,
-    Experience,
-    RunNotFound,
-    Trainer,
-    TrainerConfig,
-    TrainingRun,
-)  # fmt: skip
+from stoker import DQN, DQNConfig, EpisodeStatus, RunNotFound, TrainConfig, TrainingRun, train
+from stoker.data import DatasetInfo, Episode, write_dataset
 from stoker.nested import differences
 from stoker.session.replaying import replay_run
-from stoker.testing import ChainEnv
+from stoker.trainer import parts
+from stoker.trainer.preparing import prepared
 
-N_STEPS, N_OPTS = 1500, 900
-BOX = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+N_STEPS, N_OPTS = 1_500, 600
+parts._N_ROWS = 128  # many parts, at each of which a process may die; their size changes no weights
+BOX, ACTIONS = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Discrete(2)
+SETTINGS: dict[str, Any] = {
+    "hidden_sizes": (8,), "batch_size": 8, "learning_starts": 50, "n_step": 3, "prioritized": True,
+    "buffer_size": N_STEPS, "normalize_rewards": True, "normalize_observations": True,
+}  # fmt: skip
 
 
 class Reporting(DQN):
     """A DQN that prints a line now and then, at which it may be killed."""
+
+    def __init__(self, observations: Any, actions: Any, *, seed: int, device: Any, **settings: Any) -> None:
+        super().__init__(observations, actions, DQNConfig(**settings), seed=seed, device=device)
 
     def observe(self, experiences: Any) -> None:
         super().observe(experiences)
@@ -46,78 +52,88 @@ class Reporting(DQN):
         return super().learn()
 
 
-def agent() -> DQN:
-    config = DQNConfig(
-        hidden_sizes=(8,), batch_size=8, buffer_size=1200, learning_starts=50, n_step=3, prioritized=True,
-        normalize_rewards=True, normalize_observations=True,
-    )  # fmt: skip
-    return Reporting(BOX, gymnasium.spaces.Discrete(2), config, seed=7)
-
-
-def dataset() -> list[Experience]:
-    """Of three actors in turn, the episodes of one of them long, and the last ones broken off."""
+def write_data(path: Path) -> None:
+    """Long and short episodes, some of which were broken off."""
     rng = np.random.default_rng(0)
-    ends = {0: 0.1, 1: 0.1, 2: 0.001}
-    steps: list[Experience] = []
-    for k in range(N_STEPS):
-        before, after = rng.uniform(-1, 1, (2, 3)).astype(np.float32)
-        status = EpisodeStatus.TERMINATED if rng.random() < ends[k % 3] else EpisodeStatus.CONTINUING
-        steps.append(Experience(before, int(rng.integers(2)), float(rng.normal()), after, status, k % 3))
-    return steps
+
+    def episodes() -> Any:
+        left = N_STEPS
+        while left:
+            n = min(left, int(rng.choice([1, 7, 40, 300])))
+            left -= n
+            yield Episode(
+                observations=rng.uniform(-1, 1, (n + 1, 3)).astype(np.float32),
+                actions=rng.integers(2, size=n),
+                rewards=rng.normal(size=n),
+                status=EpisodeStatus(rng.choice(list(EpisodeStatus))),
+            )
+
+    info = DatasetInfo(source="made", format="npz", observation_space=BOX, action_space=ACTIONS)
+    write_dataset(episodes(), info, path, "npz")
 
 
-async def train(run: TrainingRun) -> None:
-    config = TrainerConfig(max_opts=N_OPTS, save_interval=200, record_interval=70)
-    settings: dict[str, Any] = {"flush_interval_s": 0.0, "keep_journal": "all", "keep_checkpoints": None}
-    await Trainer(agent(), ChainEnv, config, run=run, **settings).train_offline(dataset())
+def config(root: Path) -> TrainConfig:
+    here = TrainConfig(
+        env="", offline=str(root / "data.npz"), agent=f"{__name__}:Reporting", agent_settings=SETTINGS,
+        total_timesteps=N_OPTS, checkpoint_freq=200, record_freq=70, keep_journal="all",
+        keep_checkpoints=None,
+    )  # fmt: skip
+    return prepared(here)[0]
 
 
-async def begin_or_go_on(root: str) -> None:
+async def begin_or_go_on(root: Path, name: str) -> None:
     try:
-        run = await TrainingRun.resume(f"{root}/killed")
+        run = await TrainingRun.resume(root / name)
     except RunNotFound:
-        run = await TrainingRun.create("killed", root=root)
-    await train(run)
+        run = await TrainingRun.create(name, root=root)
+    agent = Reporting(BOX, ACTIONS, seed=7, device="cpu", **SETTINGS)
+    await train(config(root), run, agent=agent, view="none")
 
 
-def test_a_killed_offline_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    chance = random.Random(5)
-    n_kills = 0
+@pytest.mark.parametrize("n_kills", [4, pytest.param(20, marks=pytest.mark.faults)])
+def test_a_killed_training_on_a_data_set_goes_on_to_the_same_weights(tmp_path: Path, n_kills: int) -> None:
+    write_data(tmp_path / "data.npz")
+    chance = random.Random(n_kills)
+    within: list[str] = []
     while True:
         command = [sys.executable, __file__, str(tmp_path)]
         process = launching.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        n_lines = chance.randrange(1, 22)
-        if len(list(itertools.islice(process.stdout, n_lines))) < n_lines or n_kills == 8:
+        n_lines = chance.randrange(1, 5 if len(within) < n_kills / 2 else 14)
+        lines = list(itertools.islice(process.stdout, n_lines))
+        if len(lines) < n_lines or len(within) == n_kills:
             break
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        n_kills += 1
+        within.append(lines[-1].strip())
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert n_kills >= 3
+    assert len(within) >= min(n_kills, 3)
+    print(
+        f"killed {within.count('observed')} times while observing, {within.count('learned')} while learning"
+    )
     anyio.run(compare, tmp_path)
 
 
 async def compare(root: Path) -> None:
-    whole = await TrainingRun.create("whole", root=root)
-    await train(whole)
-    killed = await TrainingRun.open(root / "killed")
-    states = [replayed_state(run) for run in (whole, killed)]
+    await begin_or_go_on(root, "whole")
+    runs = [await TrainingRun.open(root / name) for name in ("whole", "killed")]
+    states = [replayed_state(run) for run in runs]
     assert list(differences(*states, "state")) == []
-    rows = [(await run.read_metrics())["opt_steps"].tolist() for run in (whole, killed)]
+    rows = [(await run.read_metrics())["opt_steps"].tolist() for run in runs]
     assert rows[0] == rows[1] == list(range(70, N_OPTS + 1, 70))
 
 
 def replayed_state(run: TrainingRun) -> dict[str, Any]:
     """What a replay of the run ends with, which is what the run ended with."""
-    again = agent()
+    again = Reporting(BOX, ACTIONS, seed=7, device="cpu", **SETTINGS)
     replayed = replay_run(run, again)
     assert [one for one in replayed.comparisons if one.differences] == []
     assert [one.step for one in replayed.comparisons] == run.checkpoint_steps()
-    assert (replayed.from_steps, replayed.total_steps, replayed.opt_steps) == (0, N_STEPS, N_OPTS)
+    assert (replayed.from_steps, replayed.total_steps, replayed.opt_steps) == (0, N_OPTS, N_OPTS)
+    assert again.total_steps == N_STEPS
     return {"agent": again.state_dict(), "replay": again.replay.state_dict()}
 
 
 if __name__ == "__main__":
-    anyio.run(begin_or_go_on, sys.argv[1])
+    anyio.run(begin_or_go_on, Path(sys.argv[1]), "killed")

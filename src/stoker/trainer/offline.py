@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 from anyio import to_thread
@@ -35,10 +36,9 @@ def is_fed(session: TrainingSession) -> bool:
 async def feed(session: TrainingSession, dataset: GivenDataset, first: int = 0) -> int:
     """Let the session's agent observe a data set, from transition number ``first`` on; return how many.
 
-    Episodes of a ``Dataset`` whose recording broke off are truncated there. One that other data break off
-    is abandoned at the end, so that it leads into no other. With a run the data set is also noted there,
-    always beyond what was observed of it: so a resume knows whether it is in the middle of a data set, and
-    of which one.
+    Episodes of a ``Dataset`` whose recording broke off are truncated there. At the end each actor's episode
+    is over, also one that the data break off. With a run the data set is also noted there, always beyond what
+    was observed of it: so a resume knows whether it is in the middle of a data set, and of which one.
 
     Raises:
         ConfigError: It is empty, is not the one that the run was trained on, or does not fit the agent's
@@ -50,11 +50,11 @@ async def feed(session: TrainingSession, dataset: GivenDataset, first: int = 0) 
         return 0
     is_noted = session.run is not None
     known = session.dataset if is_noted else None
-    running: dict[ActorId, None] = {}
+    actors: dict[ActorId, None] = {}
     reading = _Reading(dataset, has_digest=is_noted)
     count = 0
     try:
-        ahead = deque(await _read_what_is_known(reading, first, known, running))
+        ahead = deque(await _read_what_is_known(reading, first, known, actors))
         while not session.is_stopped:
             while len(ahead) < 2 and len(part := await reading.take()):
                 ahead.append(part)
@@ -68,7 +68,7 @@ async def feed(session: TrainingSession, dataset: GivenDataset, first: int = 0) 
             else:
                 await session.observe_many(part)
             count += len(part)
-            _follow(running, part)
+            actors |= dict.fromkeys(_actors_of(part))
             reading.show(first + count)
     except InvalidExperience as error:
         raise ConfigError(
@@ -79,7 +79,7 @@ async def feed(session: TrainingSession, dataset: GivenDataset, first: int = 0) 
     if not (reading.n or session.is_stopped):
         raise ConfigError("the data set is empty: give at least one transition")
     if count and not session.is_stopped:  # else a resume goes on in the middle
-        for actor_id in running:
+        for actor_id in actors:  # as a resume does behind the data set
             await session.on_episode_start(actor_id)
         reading.show(first + count, is_last=True)
     return count
@@ -133,14 +133,14 @@ class _Reading:
 
 
 async def _read_what_is_known(
-    reading: _Reading, first: int, known: DatasetGiven | None, running: dict[ActorId, None]
+    reading: _Reading, first: int, known: DatasetGiven | None, actors: dict[ActorId, None]
 ) -> list[Part]:
     """Go on to where the run has come in its data set; return what was read and is not yet observed."""
     ahead: list[Part] = []
     for stop in (0 if known is None else known.n, first):
         while reading.n < stop and len(part := await reading.take(stop - reading.n)):
             n_observed = max(0, first - (reading.n - len(part)))
-            _follow(running, part[:n_observed])
+            actors |= dict.fromkeys(_actors_of(part[:n_observed]))
             if n_observed < len(part):
                 ahead.append(part[n_observed:])
         if known is not None and stop == known.n and (digest := reading.digest()) != known.digest:
@@ -152,14 +152,5 @@ async def _read_what_is_known(
     return ahead
 
 
-def _follow(running: dict[ActorId, None], part: Part) -> None:
-    """Note which actors have a running episode behind these transitions."""
-    if isinstance(part, ExperienceBatch):
-        last = part[-1:]  # all are of one actor
-        if not len(last):
-            return
-        part = last.experiences()
-    for experience in part:
-        running.pop(experience.actor_id, None)
-        if not experience.status.is_done:
-            running[experience.actor_id] = None
+def _actors_of(part: Part) -> Iterable[ActorId]:
+    return part.actor_ids if isinstance(part, ExperienceBatch) else (step.actor_id for step in part)

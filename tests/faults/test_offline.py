@@ -94,24 +94,17 @@ async def begin_or_go_on(root: Path, name: str) -> None:
 def test_a_killed_training_on_a_data_set_goes_on_to_the_same_weights(tmp_path: Path, n_kills: int) -> None:
     write_data(tmp_path / "data.npz")
     chance = random.Random(n_kills)
-    within: list[str] = []
-    while True:
+    words = [*["observed"] * (n_kills // 2), *["learned"] * (n_kills // 2)]
+    for k, word in enumerate([*words, None]):
         command = [sys.executable, __file__, str(tmp_path)]
         process = launching.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        n_lines = chance.randrange(1, 5 if len(within) < n_kills / 2 else 14)
-        lines = list(itertools.islice(process.stdout, n_lines))
-        if len(lines) < n_lines or len(within) == n_kills:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        within.append(lines[-1].strip())
-    _, errors = process.communicate()
+        if word is not None:
+            assert process.stdout is not None
+            said = (line for line in process.stdout if line.strip() == word)
+            assert next(itertools.islice(said, chance.randrange(4), None), None), f"process {k} ended"
+            process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert len(within) >= min(n_kills, 3)
-    print(
-        f"killed {within.count('observed')} times while observing, {within.count('learned')} while learning"
-    )
     anyio.run(compare, tmp_path)
 
 

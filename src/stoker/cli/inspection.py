@@ -17,6 +17,7 @@ from stoker.cli.parsing import RunCommand
 from stoker.cli.printing import ago, columns, from_here, output, say, say_json, size
 from stoker.cli.stored import open_run, policies_at
 from stoker.errors import RunBroken
+from stoker.multi.standings import Standings, standings_in
 from stoker.runs import Columns, TrainingRun
 from stoker.runs.events import EVENTS, EventRow, killed_attempts
 from stoker.runs.following import EventList
@@ -84,6 +85,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
         last_mean = float(rewards.mean()) if len(rewards) else None
         if self.json:
             read = {"last_100_mean_reward": last_mean, "checkpoints": checkpoints, "evaluations": evaluations}
+            read |= {} if found.standings is None else {"self_play": found.standings}
             read |= {"endings": endings, "events": last_events, "problems": found.problems}
             fields = msgspec.structs.asdict(run.metadata)
             says = {"status": status.name, "reason": status.reason}
@@ -115,6 +117,9 @@ class Show(RunCommand, frozen=True, kw_only=True):
         if evaluations:
             say()
             say(_evaluations(evaluations))
+        if found.standings is not None:
+            say()
+            say(_standings(found.standings))
         _say_curve(episodes)
         _say_events(last_events)
         for problem in found.problems:
@@ -134,6 +139,17 @@ def _evaluations(evaluations: list[EvaluationSummary]) -> Table:
     return table
 
 
+def _standings(standings: Standings) -> Table:
+    names = ("frozen at", "rating", "wins", "draws", "losses", "score lately")
+    table = columns(names, numbers=range(6))
+    for one in standings.opponents:
+        shown = (one.step, round(one.rating), one.wins, one.draws, one.losses)
+        score = f"{sum(one.recent) / len(one.recent):.2f}" if one.recent else "-"
+        table.add_row(*map(number, shown), score)
+    table.add_row("now", number(round(standings.rating)), *[""] * 4)
+    return table
+
+
 def _say_curve(episodes: Columns) -> None:
     rewards, steps = episodes["total_reward"], episodes["total_steps"]
     if len(rewards) < 2:
@@ -147,12 +163,13 @@ def _say_curve(episodes: Columns) -> None:
 
 
 class _Found(NamedTuple):
-    """What is in the files of a run, and the rows in them that are damaged."""
+    """What is in the files of a run, the rows in them that are damaged, and how self-play stands."""
 
     episodes: Columns
     evaluations: Columns
     events: list[EventRow]
     problems: list[str]
+    standings: Standings | None
 
 
 def _found_in(directory: Path) -> _Found:
@@ -163,7 +180,12 @@ def _found_in(directory: Path) -> _Found:
     events.refresh()
     read_files = (train, evaluation, events)
     problems = [f"{one.path.name}: {problem}" for one in read_files for problem in one.problems]
-    return _Found(train.columns(counted), evaluation.columns(evaluated), events.rows, problems)
+    standings = None
+    try:
+        standings = standings_in(directory)
+    except RunBroken as error:
+        problems.append(str(error))
+    return _Found(train.columns(counted), evaluation.columns(evaluated), events.rows, problems, standings)
 
 
 def _endings(events: list[EventRow], *, is_live: bool) -> dict[int, str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from anyio import to_thread
 
 from stoker.cli.printing import command, from_here
+from stoker.envs.protocol import JOINT
 from stoker.errors import ConfigError, RunBroken, RunNotFound
 from stoker.importing import import_named
 from stoker.runs import TrainingRun, list_runs
@@ -78,7 +79,7 @@ async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
     except ConfigError as error:
         problem = f"cannot be trained or scored by this stoker: {error}"
         raise RunBroken(run.directory / CONFIG, problem) from error
-    named = [("env", config.env), ("agent", config.agent)]
+    named = [("env", config.env.removeprefix(JOINT)), ("agent", config.agent)]
     named += [("imports", name) for name in config.imports]
     named += [("wrapper", wrapper.name) for wrapper in config.wrappers]
     modules = [

@@ -19,7 +19,7 @@ from stoker.cli.limits import TrainingCommand
 from stoker.cli.parsing import Flag, RunPath, given_values, leave_with_help, options_of
 from stoker.cli.seeds import seeds_from
 from stoker.errors import ConfigError, MissingDependency
-from stoker.runs.layout import place_of, safe_name
+from stoker.runs.layout import is_group, place_of, safe_name
 from stoker.settings import Count, read_toml, settings_from
 from stoker.trainer.config import TrainConfig, config_from, name_of
 from stoker.trainer.durations import with_schedule
@@ -75,6 +75,10 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
     runs_dir: Annotated[str, Flag(metavar="DIR")] = "runs"
     """The directory of all runs."""
 
+    policy: Annotated[tuple[str, ...], Flag(metavar="NAME=PATTERN[:AGENT]", repeats=True)] = ()
+    """Of an environment of several agents: a policy for those whose names fit, such as 'red=adversary_*:ppo';
+    repeat it for each. Steps and periods then count joint steps, and `stoker resume` continues them all."""
+
     eval_env: Annotated[str, Flag(metavar="ENV")] = ""
     """With --offline: the environment of evaluations; left out, there are none."""
 
@@ -124,6 +128,10 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         return command
 
     async def __call__(self) -> int:
+        if self.policy:
+            from stoker.cli.groups import train_policies
+
+            return await train_policies(self)
         if self.seeds:
             from stoker.cli.sweep import train_seeds
 
@@ -195,10 +203,14 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
 
     async def __call__(self) -> int:
         from stoker.cli.driving import Driver
-        from stoker.cli.stored import sweep_at
+        from stoker.cli.stored import group_at, sweep_at
 
         if self.strict and not self.roll_forward:
             raise ConfigError("--strict --no-roll-forward: give one of them")
+        if (group := await to_thread.run_sync(group_at, self.run)) is not None:
+            from stoker.cli.groups import resume_policies
+
+            return await resume_policies(self, group)
         if (version := await to_thread.run_sync(sweep_at, self.run)) is not None:
             from stoker.cli.sweep import resume_seeds
 
@@ -218,6 +230,11 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         from stoker.runs import TrainingRun
 
         run, config = await open_trained(self.run)
+        if is_group(run.directory.parent):
+            raise ConfigError(
+                f"{from_here(run.directory)} is one policy of several: resume all of them with "
+                f"`{command(['stoker', 'resume', str(run.directory.parent)])}`"
+            )
         if config.spaces is not None and not config.offline:
             raise ConfigError(
                 f"{from_here(run.directory)} learns from remote actors: continue it with the command "
@@ -281,6 +298,8 @@ def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_h
 
             known = {name: value for name, value in found.items() if name in TrainConfig.__struct_fields__}
             first = next(iter(AGENTS))  # any will do: the environment is the same
+            if found.get("policy") or found.get("self_play"):
+                return "ppo"  # which stands opponents that change
             return fitting_agent(config_from({**known, "agent": first}, command))
     except ConfigError:
         if not wants_help:

@@ -20,8 +20,8 @@ from anyio import to_thread
 import stoker.runs.layout as layout
 from stoker.agents.protocol import ActsForActors, Policy, PortablePolicy
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, RunBroken
-from stoker.multi.standings import Choice, Opponent, Standings, thinned
-from stoker.runs.metadata import read_json, write_json
+from stoker.multi.standings import STANDINGS, Choice, Opponent, Standings, standings_in, thinned
+from stoker.runs.metadata import write_json
 from stoker.session import TrainingSession
 from stoker.types import ActMode, ActorId
 from stoker.writer import files, load_checkpoint, publish_checkpoint, stage
@@ -29,7 +29,6 @@ from stoker.writer import files, load_checkpoint, publish_checkpoint, stage
 __all__ = ["FrozenPolicy", "OpponentPool"]
 
 logger = logging.getLogger("stoker.multi")
-_STANDINGS = "standings.json"
 
 
 class FrozenPolicy:
@@ -195,14 +194,13 @@ class OpponentPool:
 
     def _write_standings(self, directory: Path, gone: Sequence[int] = ()) -> None:
         files.make_directory(directory)
-        write_json(directory / _STANDINGS, self.standings)
+        write_json(directory / STANDINGS, self.standings)
         files.remove_all([directory / layout.checkpoint_name(step) for step in gone])
 
     def _restore(self, directory: Path, total_steps: int) -> None:
-        names = files.files_in(directory)
         files.remove_leftovers(directory)
-        if _STANDINGS in names:
-            self.standings = read_json(directory / _STANDINGS, Standings)
+        names = files.files_in(directory)
+        self.standings = standings_in(directory.parent) or Standings()
         known = {one.step: one for one in self.standings.opponents}
         self.standings.opponents = []
         session = self._session

@@ -8,9 +8,13 @@ mean total reward; equal ones are a draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-from stoker.actors import LearningSeat, Seat
+from stoker.actors import EnvFactory, LearningSeat, Seat
+from stoker.actors.episodes import EnvironmentFailed, opened_env
+from stoker.envs import Stepping
+from stoker.envs.pettingzoo import joint_env
+from stoker.envs.results import then
 from stoker.errors import ConfigError
 from stoker.multi.opponents import FrozenPolicy, OpponentPool
 from stoker.session import TrainingSession
@@ -59,6 +63,39 @@ class SelfPlay:
         self._session = session
         self._pool = pool
         self._sides = list(sides_of(agents, side_of).values())
+
+    @classmethod
+    async def open(
+        cls,
+        session: TrainingSession,
+        pool: OpponentPool,
+        factory: EnvFactory,
+        side_of: Callable[[str], str] | None = None,
+        *,
+        stepping: Stepping = "auto",
+    ) -> Self:
+        """Open the pool on the session, and make one environment to see which agents there are.
+
+        Raises:
+            ConfigError: The environment cannot be made; or as for the class and ``OpponentPool.open``.
+        """
+        agents: tuple[str, ...] = ()
+
+        def noted(made: Any) -> Any:
+            nonlocal agents
+            env = joint_env(made)
+            agents = env.agents
+            return env
+
+        try:
+            async with opened_env(lambda: then(factory(), noted), stepping, "self-play"):
+                pass
+        except EnvironmentFailed as failure:
+            raise ConfigError(
+                f"self-play: the environment cannot be made: {failure.__cause__}"
+            ) from failure.__cause__
+        await pool.open(session)
+        return cls(session, pool, agents, side_of)
 
     @property
     def seats(self) -> dict[str, Seat]:

@@ -13,18 +13,33 @@ multi-agent reinforcement learning", section "Prioritized fictitious self-play")
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from stoker.errors import ConfigError
+from stoker.runs.layout import OPPONENTS
+from stoker.runs.metadata import read_json
 from stoker.settings import Natural
+from stoker.writer import files
 
-__all__ = ["ELO_K", "FIRST_RATING", "Choice", "Opponent", "Standings", "thinned"]
+__all__ = [
+    "ELO_K",
+    "FIRST_RATING",
+    "STANDINGS",
+    "Choice",
+    "Opponent",
+    "Standings",
+    "standings_in",
+    "thinned",
+]
 
 ELO_K: Final = 16.0
 FIRST_RATING: Final = 1000.0
+STANDINGS: Final = "standings.json"
+"""The file of them, in the directory of the opponents."""
 _RECENT: Final = 50
 """Games with each opponent that say how strong it is now."""
 _LEAST = 1e-3
@@ -128,6 +143,16 @@ class Choice(msgspec.Struct, frozen=True):
             return opponents[int(rng.integers(len(opponents)))]
         weights = np.array([(1 - one.win_rate) ** 2 + _LEAST for one in opponents])
         return opponents[int(rng.choice(len(opponents), p=weights / weights.sum()))]
+
+
+def standings_in(run: Path) -> Standings | None:
+    """Those of a run's directory; None: it has none. Blocks.
+
+    Raises:
+        RunBroken: They cannot be read.
+    """
+    path = run / OPPONENTS / STANDINGS
+    return None if files.stat_of(path) is None else read_json(path, Standings)
 
 
 def thinned(steps: Sequence[int], keep: int) -> list[int]:

@@ -14,6 +14,7 @@ from stoker.agents.registry import agents_with_preset, config_type, is_own, pres
 from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
+from stoker.multi.standings import Choice
 from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
 from stoker.trainer.data_config import absolute_source, check_data
 from stoker.trainer.durations import with_rollouts, with_schedule
@@ -182,6 +183,19 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     mix: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     """The share of warm_data in a batch, above 0 and below 1."""
 
+    self_play: bool = False
+    """Learn in games against frozen policies of the training's own past; evaluations are against a random
+    opponent."""
+
+    pool_freq: Count = 10_000
+    """With self_play: environment steps between two policies that are frozen."""
+
+    pool_keep: Count = 20
+    """With self_play: number of frozen policies to keep."""
+
+    choose: str = "latest:0.5,uniform:0.5"
+    """With self_play: how opponents are chosen: latest, uniform, pfsp, or shares of these."""
+
     spaces: Any = None
     """The spaces of remote actors, as ``stoker serve`` keeps them, or of a data set; None: those of the
     environment."""
@@ -202,6 +216,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
         check_data(self)
         if self.warm_data:
             msgspec.structs.force_setattr(self, "warm_data", absolute_source(self.warm_data))
+        Choice.parse(self.choose)
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)
             if isinstance(value, Mapping):  # as config.json gives it back, so that a resume is the same

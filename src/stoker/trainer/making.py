@@ -57,6 +57,11 @@ def env_for(config: TrainConfig) -> Any:
     if plays_jointly(config):
         _check_joint(config)
         return make_pettingzoo(config.env, config.env_kwargs)
+    if config.self_play:
+        raise ConfigError(
+            f"self_play=True: env={config.env!r} is no game of several agents: name one, such as "
+            f"{JOINT}pettingzoo.classic.connect_four_v3"
+        )
     register_known(config.env)
     _check_version(config.env)
     make = partial(_wrapped, config)

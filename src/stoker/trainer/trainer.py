@@ -24,6 +24,7 @@ from stoker.actors import (
 from stoker.agents.protocol import LearningAgent, config_of
 from stoker.errors import ConfigError, SessionError
 from stoker.exits import Contained, single_error
+from stoker.multi import OpponentPool, SelfPlay
 from stoker.recorders import Recorder, Recording
 from stoker.runs import TrainingRun
 from stoker.session import SessionConfig, TrainingSession
@@ -122,6 +123,7 @@ class Trainer:
         is_joint: whether several agents play each environment together (PettingZoo's, or a ``JointEnv``),
             all with this one policy. Then a step is that of one agent, and ``num_envs`` is still the number
             of environments.
+        opponents: with ``is_joint``: it learns in games against these, frozen policies of its own past.
         recorders: further destinations of the metrics.
         stats: statistics over training episodes; None: mean reward and length.
         limit: how many failures of an environment are tolerated.
@@ -144,6 +146,7 @@ class Trainer:
         eval_factory: EnvFactory | None = None,
         vector_factory: EnvFactory | None = None,
         is_joint: bool = False,
+        opponents: OpponentPool | None = None,
         recorders: Sequence[Recorder] | Recording = (),
         stats: StatsTracker | None = None,
         limit: FailureLimit | None = None,
@@ -158,6 +161,9 @@ class Trainer:
         self._eval_factory = factory if eval_factory is None else eval_factory
         self._vector_factory = vector_factory
         self._is_joint = is_joint
+        self._opponents = opponents
+        if opponents is not None and not is_joint:
+            raise ConfigError("opponents: a game needs several agents: give is_joint=True, too")
         self._recorders = recorders
         self._stats = StatsTracker() if stats is None else stats
         self._limit = limit
@@ -389,7 +395,8 @@ class Trainer:
             if self._warm_up is not None:
                 await self._warm_up.run()
             async with self._session(**changes) as session:
-                self._progress = progress = self._begin(session, gate)
+                games = await self._opened_games(session)
+                self._progress = progress = self._begin(session, gate, games)
                 if self._is_stopped:
                     session.stop()
                 with single_error():
@@ -401,14 +408,25 @@ class Trainer:
                                 training.start_soon(progress.evaluator.run)
                             yield progress, training
                         watching.cancel_scope.cancel()
+                if self._opponents is not None:
+                    await self._opponents.close()
             self.result = progress.result()
         finally:
             self._progress = self._loop = None
 
-    def _begin(self, session: TrainingSession, gate: StepGate | None) -> Progress:
+    async def _opened_games(self, session: TrainingSession) -> SelfPlay | None:
+        if self._opponents is None:
+            return None
+        return await SelfPlay.open(session, self._opponents, self._factory, stepping=self.config.stepping)
+
+    def _begin(self, session: TrainingSession, gate: StepGate | None, games: SelfPlay | None) -> Progress:
         config = self.config
         shared: dict[str, Any] = {"stepping": config.stepping, "seed": config.seed, "limit": self._limit}
-        if self._is_joint:
+        if games is not None:
+            group = JointActorGroup(
+                games.seats, self._factory, config.num_envs, assign=games.assign, **shared
+            )
+        elif self._is_joint:
             group = JointActorGroup(session, self._factory, config.num_envs, **shared)
         elif self._vector_factory is not None:
             group = VectorActorGroup(

@@ -18,6 +18,7 @@ from stoker.actors import EnvFactory
 from stoker.agents.protocol import LearningAgent, config_of, prior_of
 from stoker.agents.registry import AGENTS, is_own
 from stoker.errors import ConfigError
+from stoker.multi import OpponentPool
 from stoker.runs import TrainingRun
 from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
@@ -123,6 +124,7 @@ async def train(
             eval_factory=eval_factory_for(config, factory),
             vector_factory=vector_factory_for(config, factory),
             is_joint=plays_jointly(config),
+            opponents=_opponents_for(config),
             recorders=recorders,
             warm_data=NamedDataset(config.warm_data, config.ends) if has_data else None,
             mix=config.mix,
@@ -156,6 +158,12 @@ async def train(
         if not config.offline:
             return await trainer.train(watch=watch_all)
         return await trainer.train_offline(NamedDataset(config.offline, config.ends), watch=watch_all)
+
+
+def _opponents_for(config: TrainConfig) -> OpponentPool | None:
+    if not config.self_play:
+        return None
+    return OpponentPool(config.pool_freq, config.pool_keep, config.choose, seed=config.seed)
 
 
 def _with_settings_of(agent: LearningAgent, config: TrainConfig) -> TrainConfig:

@@ -29,6 +29,7 @@ from stoker.envs.rounds import EPISODE_EXTRAS
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError
+from stoker.multi import OpponentEnv
 from stoker.trainer.config import TrainConfig, alone_because
 from stoker.trainer.making import env_for, plays_jointly
 
@@ -188,8 +189,12 @@ def eval_factory_for(
         config: its ``vectorize`` is decided.
         make: makes one environment instead of those that the config names.
         n_episodes: in one evaluation; None: the config's.
+
+    With ``self_play`` an episode is a game against a random opponent.
     """
     single = partial(env_for, config) if make is None else make
+    if config.self_play:
+        return partial(OpponentEnv, single)
     if config.vectorize in ("auto", "none"):
         return single
     most = config.num_envs if config.vectorize == "async" else max(config.num_envs, config.eval_episodes)

@@ -183,6 +183,10 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "OpenEpisode": (3, 1.5, True),
     "Optimized": (3,),
     "PolicyDescription": POLICY,
+    "PolicyValue": {
+        **dict.fromkeys(("value", "low", "high", "gamma", "data_value", "data_return"), 0.5),
+        **dict.fromkeys(("n_episodes", "n_steps", "n_updates"), 3),
+    },
     "Principal": {"name": "game", "sha256": "0" * 64, "rate": 2.5},
     "PolicySnapshot": ("a policy", 3, {"agent": {}}, 2),
     "PongFrame": (3,),

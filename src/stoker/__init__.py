@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from stoker.policies.description import PolicyDescription as PolicyDescription
     from stoker.policies.exported import LoadedPolicy as LoadedPolicy
     from stoker.policies.exporting import export_policy as export_policy
+    from stoker.policies.fqe import PolicyValue as PolicyValue, fitted_q_evaluation as fitted_q_evaluation
     from stoker.policies.loading import load_policy as load_policy
     from stoker.processing import StepProcessor as StepProcessor
     from stoker.recorders.protocol import Recorder as Recorder

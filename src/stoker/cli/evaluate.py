@@ -6,7 +6,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from anyio import to_thread
@@ -14,7 +14,7 @@ from anyio import to_thread
 from stoker.cli.parsing import Flag, RunCommand
 from stoker.cli.printing import columns, say, say_json
 from stoker.errors import ConfigError
-from stoker.settings import Count, Natural
+from stoker.settings import Count, Fraction, Natural
 from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ class PolicyCommand(RunCommand, frozen=True, kw_only=True):
 
 
 class Evaluate(PolicyCommand, frozen=True, kw_only=True):
-    """Score a run's policy, greedily, over whole episodes. Nothing is written to the run."""
+    """Score a run's policy, greedily, over whole episodes. Nothing is written to the run.
+
+    With --offline nothing is played: fitted Q evaluation estimates the return of the policy from the episodes
+    of a data set, which others may have played. RUN may then be an exported policy, too.
+    """
 
     episodes: Count = 20
     """How many episodes."""
@@ -110,7 +114,34 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
     render: bool = False
     """Show the episodes in a window, one after the other."""
 
+    offline: Annotated[str, Flag(metavar="DATA")] = ""
+    """Estimate the discounted return from this data set, instead of playing."""
+
+    ends: Literal["terminal", "timeout"] | None = None
+    """With --offline: what the ends of its episodes are, if it does not tell."""
+
+    updates: Annotated[Count | None, Flag(metavar="N", default="default: 20000")] = None
+    """With --offline: gradient steps; too few underestimate returns that are far away."""
+
+    gamma: Annotated[Fraction | None, Flag(metavar="FLOAT", default="default: 0.99")] = None
+    """With --offline: the discount; 1, for episodes that all terminate: the undiscounted return."""
+
     async def __call__(self) -> int:
+        self._check_flags()
+        if self.offline:
+            from stoker.cli.evaluate_offline import estimate
+
+            return await estimate(
+                self.run,
+                self.checkpoint,
+                self.offline,
+                ends=self.ends,
+                gamma=0.99 if self.gamma is None else self.gamma,
+                n_updates=self.updates or 20_000,
+                seed=self.seed or 0,
+                device=self.device or "cpu",
+                as_json=self.json,
+            )
         stored = await self.stored()
         config, snapshot = stored.config, stored.snapshot
 
@@ -145,6 +176,17 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
             say()
         print(EvalReport(total_steps=snapshot.total_steps, n_episodes=self.episodes, stats=stats))
         return 0
+
+    def _check_flags(self) -> None:
+        """Refuse flags that go with ``--offline`` only, or without it only."""
+        playing = {"list": self.list, "render": self.render}
+        estimating = {"ends": self.ends, "updates": self.updates, "gamma": self.gamma}
+        for name, value in (playing if self.offline else estimating).items():
+            if value in (None, False):
+                continue
+            if self.offline:
+                raise ConfigError(f"--{name} --offline: nothing is played on a data set; give one of them")
+            raise ConfigError(f"--{name} {value} is about a data set: name it with --offline")
 
 
 def episodes_of(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 QUESTIONS = (
-    "observe", "act", "dqn", "iqn", "ppo", "sac", "solve", "slow_envs", "calm_loop", "saving", "journal",
-    "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes", "export", "service",
-    "reading", "dashboard", "datasets",
+    "observe", "act", "dqn", "iqn", "ppo", "sac", "joint", "solve", "slow_envs", "calm_loop", "saving",
+    "journal", "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes", "export",
+    "service", "reading", "dashboard", "datasets",
 )  # fmt: skip
 LONG = ("zoo",)
 """Asked only by name: it takes a day."""

@@ -13,8 +13,7 @@ from typing import Any
 import h5py
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import polars as pl
 import pytest
 from given_episodes import episodes, info
 from PIL import Image
@@ -104,7 +103,7 @@ def link(file: h5py.File) -> None:
 
 
 def parquet(path: Path, **columns: Any) -> Path:
-    pq.write_table(pa.table({name: pa.array(value) for name, value in columns.items()}), path / "a.parquet")
+    pl.DataFrame(columns).write_parquet(path / "a.parquet")
     return path / "a.parquet"
 
 

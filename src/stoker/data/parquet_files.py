@@ -87,7 +87,7 @@ class ParquetTable:
             return (kind, shape) if kind.kind in "biuf" else None
         if not (types.is_floating(kind) or types.is_integer(kind) or types.is_boolean(kind)):
             return None
-        return np.dtype(kind.to_pandas_dtype()), shape
+        return _dtype_of(kind), shape
 
     def _first(self, name: str) -> NDArray[Any]:
         """The first value of a column of lists; its numbers keep their dtype."""
@@ -127,8 +127,25 @@ def _plain(column: Any, layout: Layout | None) -> NDArray[Any]:
         shape.append(len(column) // max(1, math.prod(shape)))
         if column.null_count:
             raise ValueError("a list has gaps")
-    array = column.to_numpy(zero_copy_only=False)
+    array = _numbers(column)
     return array if layout is not None else array.reshape(shape)
+
+
+def _dtype_of(kind: Any) -> np.dtype[Any]:
+    return np.dtype(
+        {"halffloat": "float16", "float": "float32", "double": "float64"}.get(str(kind), str(kind))
+    )
+
+
+def _numbers(column: Any) -> NDArray[Any]:
+    """The numbers of an array of pyarrow's. Its own conversion imports pandas, which takes a second."""
+    dtype, rows = _dtype_of(column.type), slice(column.offset, column.offset + len(column))
+    data = column.buffers()[-1]
+    if data is None:
+        return np.zeros(0, dtype)
+    if dtype == np.bool_:
+        return np.unpackbits(np.frombuffer(data, np.uint8), count=rows.stop, bitorder="little")[rows] != 0
+    return np.frombuffer(data, dtype, rows.stop)[rows]
 
 
 class ParquetSink:
@@ -170,7 +187,10 @@ class ParquetSink:
         arrays: list[Any] = []
         for name, parts in self._parts.items():
             layout = self._layouts[name]
-            flat = self._arrow.array(np.concatenate(parts).reshape(-1))
+            values = np.concatenate(parts).reshape(-1)
+            data = np.packbits(values, bitorder="little") if values.dtype == np.bool_ else values
+            kind = self._arrow.from_numpy_dtype(layout.dtype)
+            flat = self._arrow.Array.from_buffers(kind, len(values), [None, self._arrow.py_buffer(data)])
             is_list = layout.shape != ()
             arrays.append(
                 self._arrow.FixedSizeListArray.from_arrays(flat, math.prod(layout.shape)) if is_list else flat

@@ -368,6 +368,25 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
         "tau": 0.02,
         "hidden_sizes": (400, 300),
     },
+    ("iql", "Pendulum-v1"): {
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "batch_size": 256,
+        "tau": 0.005,
+        "hidden_sizes": (64, 64),
+        "expectile": 0.8,
+        "inverse_temperature": 1.0,
+        "max_weight": 100.0,
+    },
+    ("awac", "Pendulum-v1"): {
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "batch_size": 256,
+        "tau": 0.005,
+        "hidden_sizes": (64, 64),
+        "inverse_temperature": 1.0,
+        "n_action_samples": 1,
+    },
     **{("sac", f"{name}-v5"): MUJOCO for name in ("HalfCheetah", "Hopper", "Walker2d", "Ant")},
 }
 """The settings that a preset was measured with, whatever the defaults become."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,6 @@ from stoker.trainer.config import TrainConfig
 from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
-    from stoker.cli.train import Resume, Train
     from stoker.multi import MultiAgentSession
     from stoker.runs import TrainingGroup
     from stoker.trainer.groups import GroupTraining
@@ -49,26 +48,30 @@ def parsed_policies(words: Sequence[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-async def train_policies(flags: Train) -> int:
-    """Train several policies, into a new group; the exit code."""
+async def train_policies(
+    flags: TrainingCommand, training: TrainConfig, policies: Sequence[str], name: str, version: str, root: str
+) -> int:
+    """Train several policies, into a new group below ``root``; the exit code."""
     from stoker.trainer.groups import GroupConfig, GroupTraining
 
-    config = GroupConfig.of(flags.training, parsed_policies(flags.policy))
-    training = await to_thread.run_sync(GroupTraining, config)
-    group = await training.create(flags.name, flags.run_version or "v1", flags.runs_dir)
-    names = ", ".join(f"{name} ({policy.training.agent})" for name, policy in config.policies.items())
-    _say(f"training {names} on {config.training.env}; group: {from_here(group.directory)}")
-    return await _drive(flags, training, group)
+    config = GroupConfig.of(training, parsed_policies(policies))
+    made = await to_thread.run_sync(GroupTraining, config)
+    group = await made.create(name, version, root)
+    agents = ", ".join(f"{policy} ({own.training.agent})" for policy, own in config.policies.items())
+    _say(f"training {agents} on {training.env}; group: {from_here(group.directory)}")
+    return await _drive(flags, made, group)
 
 
-async def resume_policies(flags: Resume, directory: Path) -> int:
-    """Resume a group; the exit code."""
+async def resume_policies(
+    flags: TrainingCommand, directory: Path, changed: Callable[[TrainConfig], TrainConfig]
+) -> int:
+    """Resume a group, with what the flags change in its config; the exit code."""
     from stoker.runs import TrainingGroup
     from stoker.trainer.groups import GroupConfig, GroupTraining
 
     group = await TrainingGroup.resume(directory)
     config = GroupConfig.from_builtins(group.committed.config, directory)
-    config = msgspec.structs.replace(config, training=flags.changed(config.training))
+    config = msgspec.structs.replace(config, training=changed(config.training))
     done, wanted = group.committed.joint_steps, config.training.total_timesteps
     if done >= wanted:
         again = command(["stoker", "resume", str(directory), "-n", str(2 * done)])

@@ -131,7 +131,8 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         if self.policy:
             from stoker.cli.groups import train_policies
 
-            return await train_policies(self)
+            place = self.name, self.run_version or "v1", self.runs_dir
+            return await train_policies(self, self.training, self.policy, *place)
         if self.seeds:
             from stoker.cli.sweep import train_seeds
 
@@ -210,7 +211,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         if (group := await to_thread.run_sync(group_at, self.run)) is not None:
             from stoker.cli.groups import resume_policies
 
-            return await resume_policies(self, group)
+            return await resume_policies(self, group, self.changed)
         if (version := await to_thread.run_sync(sweep_at, self.run)) is not None:
             from stoker.cli.sweep import resume_seeds
 

@@ -12,15 +12,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from stoker.actors import (
-    ActorGroup,
-    EnvFactory,
-    FailureLimit,
-    JointActorGroup,
-    PlayerGroup,
-    StepMetrics,
-    VectorActorGroup,
-)
+from stoker.actors import EnvFactory, FailureLimit, PlayerGroup, StepMetrics
 from stoker.agents.protocol import LearningAgent, config_of
 from stoker.errors import ConfigError, SessionError
 from stoker.exits import Contained, single_error
@@ -36,6 +28,7 @@ from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
 from stoker.trainer.parts import GivenDataset
+from stoker.trainer.players import players_on
 from stoker.trainer.warming import WarmUp
 
 __all__ = ["Progress", "TrainResult", "Trainer", "Watch"]
@@ -395,7 +388,9 @@ class Trainer:
             if self._warm_up is not None:
                 await self._warm_up.run()
             async with self._session(**changes) as session:
-                games = await self._opened_games(session)
+                games = None
+                if (pool := self._opponents) is not None:
+                    games = await SelfPlay.open(session, pool, self._factory, stepping=self.config.stepping)
                 self._progress = progress = self._begin(session, gate, games)
                 if self._is_stopped:
                     session.stop()
@@ -414,41 +409,18 @@ class Trainer:
         finally:
             self._progress = self._loop = None
 
-    async def _opened_games(self, session: TrainingSession) -> SelfPlay | None:
-        if self._opponents is None:
-            return None
-        return await SelfPlay.open(session, self._opponents, self._factory, stepping=self.config.stepping)
-
     def _begin(self, session: TrainingSession, gate: StepGate | None, games: SelfPlay | None) -> Progress:
         config = self.config
-        shared: dict[str, Any] = {"stepping": config.stepping, "seed": config.seed, "limit": self._limit}
-        if games is not None:
-            group = JointActorGroup(
-                games.seats, self._factory, config.num_envs, assign=games.assign, **shared
-            )
-        elif self._is_joint:
-            group = JointActorGroup(session, self._factory, config.num_envs, **shared)
-        elif self._vector_factory is not None:
-            group = VectorActorGroup(
-                session,
-                self._vector_factory,
-                range(config.num_envs),
-                place=config.actors,
-                workers=config.workers,
-                sync_interval=config.sync_interval,
-                **shared,
-            )
-        else:
-            group = ActorGroup(
-                session,
-                self._factory,
-                config.num_envs,
-                place=config.actors,
-                sync_interval=config.sync_interval,
-                gate=gate,
-                on_step=None if gate is None else gate.add,
-                **shared,
-            )
+        group = players_on(
+            session,
+            config,
+            self._factory,
+            self._limit,
+            vector_factory=self._vector_factory,
+            is_joint=self._is_joint,
+            games=games,
+            gate=gate,
+        )
         evaluator = Evaluator(session, self._eval_factory, config.evaluation, stepping=config.stepping)
         return Progress(config, session, group, evaluator)
 

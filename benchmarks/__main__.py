@@ -8,7 +8,7 @@ import sys
 QUESTIONS = (
     "observe", "act", "dqn", "iqn", "ppo", "sac", "joint", "solve", "slow_envs", "calm_loop", "saving",
     "journal", "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes", "export",
-    "service", "reading", "dashboard", "datasets",
+    "service", "reading", "dashboard", "datasets", "data",
 )  # fmt: skip
 LONG = ("zoo",)
 """Asked only by name: it takes a day."""

@@ -27,8 +27,8 @@ def say_report(report: DatasetReport) -> None:
         "ended": ", ".join(f"{number(n)} {how}" for how, n in report.ends.items() if n),
         "left out": f"{number(report.n_dropped)} steps without a next observation" * bool(report.n_dropped),
         "distinct": f"{report.distinct:.1%} of the transitions",
-        "seed known": f"of {_share(report.n_with_seed, report.n_episodes)} of the episodes",
-        "policy version known": f"of {_share(report.n_with_version, report.n_steps)} of the steps",
+        "known seeds": f"{_share(report.n_with_seed, report.n_episodes)} of the episodes",
+        "known versions": f"of the policy, in {_share(report.n_with_version, report.n_steps)} of the steps",
         "reference scores": _references(report),
     }
     grid = columns(("", ""), folds=1)
@@ -43,7 +43,7 @@ def say_report(report: DatasetReport) -> None:
 
 
 def _share(part: int, whole: int) -> str:
-    return "none" if not part else "all" if part == whole else f"{part / whole:.1%}"
+    return f"{part / max(1, whole):.1%}"
 
 
 def _references(report: DatasetReport) -> str:

@@ -129,8 +129,14 @@ class Assembler:
         is_known = running.first is not None and not rows.block.is_batched  # stored with the episode's start
         if not running.parts and (rows.block.is_new[rows.order[start]] or not is_known):
             running.first = self._observation_of(rows, start, actor_id)
-        running.parts.append(rows.columns(start, stop))
-        if code := rows.ends[stop - 1]:
+        columns = rows.columns(start, stop)
+        code = rows.ends[stop - 1]
+        if not code:  # a copy: the rows of all other actors in the block would stay in memory with it
+            columns = TransitionColumns(*(mapped(np.copy, column) for column in columns))
+            if not running.parts:
+                running.first = mapped(np.copy, running.first)
+        running.parts.append(columns)
+        if code:
             self._end(actor_id, _STATUSES[code], int(rows.order[stop - 1]), found)
 
     def _observation_of(self, rows: _SortedRows, at: int, actor_id: ActorId) -> Any:

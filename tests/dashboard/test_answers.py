@@ -122,6 +122,27 @@ def test_evaluations_have_their_intervals_and_the_best_one(made: MadeRun, page: 
     assert [each["step"] for each in found if each["is_best"]] == [run.metadata.best_step]
 
 
+def test_actors_have_their_last_episodes(page: Dash, train: dict[str, Any]) -> None:
+    place = f"{page.only()}/actors"
+    found = page.get(place, size=1000)
+    actors = {str(actor) for actor in train["actor_id"]}
+    assert {str(row["actor_id"]) for row in found["rows"]} == actors
+    assert found["n"] == len(actors)
+    for row in found["rows"][:3]:
+        own = np.array([str(actor) == str(row["actor_id"]) for actor in train["actor_id"]])
+        rewards, lengths = train["total_reward"][own], train["length"][own]
+        assert (row["n_episodes"], row["n_steps"]) == (own.sum(), lengths.sum())
+        assert row["mean_reward"] == pytest.approx(rewards[-100:].mean())
+        assert row["max_reward"] == rewards[-100:].max()
+        assert row["mean_length"] == pytest.approx(lengths[-100:].mean())
+    best = page.get(place, sort="mean_reward", order="desc", size=1)["rows"]
+    assert best[0]["mean_reward"] == max(row["mean_reward"] for row in found["rows"])
+    one = str(found["rows"][0]["actor_id"])
+    assert {one} <= {str(row["actor_id"]) for row in page.get(place, text=one, size=1000)["rows"]}
+    assert page.get(place, text="no such actor") == {"n": 0, "rows": []}
+    assert page.get(place, page=10**6)["rows"] == []
+
+
 def test_episodes_are_sorted_filtered_and_paged(page: Dash, train: dict[str, Any]) -> None:
     place = f"{page.only()}/episodes"
     best = page.get(place, sort="total_reward", order="desc", size=4)

@@ -240,6 +240,7 @@ def test_everybody_can_read_and_operate_it(
         f"{run}?tab=events": "[role=tabpanel] :text('attempt began:')",
         f"{run}?tab=config": ":text('learning_rate')",
         f"{run}?tab=files": ":text('metadata.json')",
+        f"{run}?tab=actors": "th[aria-sort=descending]:has-text('Last ended')",
         f"#/compare?ids={ids_of(dashboard, 5)}": ".compare canvas",
     }
     faults: dict[str, list[str]] = {}

@@ -11,6 +11,7 @@ from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from stoker.dashboard.answers.actors import ACTOR_SORTS, ActorSort, actors_answer
 from stoker.dashboard.answers.curves import AXES, Axis
 from stoker.dashboard.answers.details import details_answer
 from stoker.dashboard.answers.episodes import SORTS, EpisodeQuery, episodes_answer
@@ -69,6 +70,7 @@ class RunRoutes:
             "/evaluations": self._evaluations,
             "/episodes": self._episodes,
             "/episodes.csv": self._episodes_csv,
+            "/actors": self._actors,
             "/events": self._events,
             "/shares": self._shares,
         }
@@ -124,6 +126,19 @@ class RunRoutes:
         page, size = query.integer("page", 0, 0, _MOST_PAGE), query.integer("size", 50, 1, 1000)
         return await self._of_run(
             request, lambda reading: episodes_answer(reading.history, wanted, page, size)
+        )
+
+    async def _actors(self, request: Request) -> Response:
+        query = query_of(request, "sort", "order", "text", "page", "size")
+        sort: ActorSort = query.choice("sort", ACTOR_SORTS, "last_at")
+        is_descending = query.choice("order", _ORDERS, "desc") == "desc"
+        text = query.text("text")
+        page, size = query.integer("page", 0, 0, _MOST_PAGE), query.integer("size", 50, 1, 1000)
+        return await self._of_run(
+            request,
+            lambda reading: actors_answer(
+                reading.history, sort, is_descending=is_descending, text=text, page=page, size=size
+            ),
         )
 
     async def _events(self, request: Request) -> Response:

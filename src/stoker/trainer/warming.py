@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from anyio import from_thread, to_thread
 
@@ -93,9 +94,12 @@ def warmed_up(
         if isinstance(data, Dataset):
             _check_spaces(able, data)
             n_steps = count_steps(data) if data.info.n_steps is None else data.info.n_steps
+        elif isinstance(data, Mapping):
+            data = cast("Mapping[str, Any]", data)
+            n_steps = len(data.get("rewards", ()))
         else:
-            data = data if isinstance(data, Mapping) else list(data)
-            n_steps = len(data.get("rewards", ())) if isinstance(data, Mapping) else len(data)
+            data = list(data)
+            n_steps = len(data)
         try:
             able.use_prior(_shown(parts_of(data), n_steps, check), n_steps, mix)
         except InvalidExperience as error:

@@ -1,6 +1,7 @@
 /** One run: how it stands, its charts, and behind tabs its episodes, events, config and files. */
 
-import { get, listen } from "./api.js"
+import { makeActors } from "./actors.js"
+import { get, isReport, listen } from "./api.js"
 import { makeCharts } from "./charts.js"
 import { h, put } from "./dom.js"
 import { fileName } from "./download.js"
@@ -13,8 +14,8 @@ import { makeStanding } from "./standing.js"
 
 const TABS = [
   ["charts", "Charts", makeCharts], ["episodes", "Episodes", makeEpisodes], ["events", "Events", makeEvents],
-  ["config", "Config", makeConfig], ["files", "Files", makeFiles],
-]
+  ["config", "Config", makeConfig], ["files", "Files", makeFiles], ["actors", "Actors", makeActors],
+].filter(([name]) => name !== "actors" || !isReport()) // a report holds curves and episodes
 const OFTEN_S = 2 // five viewers must not slow a training down
 const OFTEN_WHILE_READING_S = 0.5
 const AGES_S = 10

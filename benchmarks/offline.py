@@ -43,12 +43,20 @@ PEERS = Path(__file__).parent / "peers"
 
 
 class Case(NamedTuple):
-    """An agent of the table, the name of d3rlpy's config for it, and settings that make the two alike."""
+    """An agent of the table, the name of d3rlpy's config for it, and settings that make the two alike.
+
+    ``name`` is that in the table, where an agent has two lines.
+    """
 
     agent: str
     d3rlpy: str
     is_discrete: bool = False
     settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    name: str = ""
+
+    @property
+    def called(self) -> str:
+        return self.name or self.agent
 
 
 CASES = (
@@ -57,6 +65,9 @@ CASES = (
     Case("iql", "IQLConfig"),
     Case("awac", "AWACConfig"),
     Case("dqn", "DQNConfig", is_discrete=True, settings={"double": False}),
+    Case("cql", "DiscreteCQLConfig", is_discrete=True),
+    Case("bc", "BCConfig"),
+    Case("bc", "DiscreteBCConfig", is_discrete=True, name="bc-discrete"),
 )
 """A new agent is one line here."""
 
@@ -163,15 +174,15 @@ def main() -> None:
         contenders: dict[str, Callable[[], float]] = {}
         for case in cases:
             path = paths[case.is_discrete]
-            contenders[case.agent] = partial(trained_rate, case, path)
+            contenders[case.called] = partial(trained_rate, case, path)
             if python:
-                contenders[f"d3rlpy {case.agent}"] = partial(d3rlpy_rate, python, case, path)
+                contenders[f"d3rlpy {case.called}"] = partial(d3rlpy_rate, python, case, path)
             if case.agent in PLAIN:
                 contenders[f"torch {case.agent}"] = partial(PLAIN[case.agent], columns_of(path), N_UPDATES)
         rows = repeated(contenders, RUNS)
         ratios = {
             f"{agent} / {other} {agent}": statistics.median(rows[agent]) / statistics.median(found)
-            for agent in (case.agent for case in cases)
+            for agent in (case.called for case in cases)
             for other in ("d3rlpy", "torch")
             if (found := rows.get(f"{other} {agent}"))
         }

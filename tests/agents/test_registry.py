@@ -387,6 +387,40 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
         "inverse_temperature": 1.0,
         "n_action_samples": 1,
     },
+    **{
+        ("bc", env): {
+            "learning_rate": 1e-3,
+            "batch_size": 128,
+            "buffer_size": 1_000_000,
+            "learning_starts": 0,
+            "hidden_sizes": (64, 64),
+        }
+        for env in ("CartPole-v1", "Pendulum-v1")
+    },
+    **{
+        ("bc", env): {
+            "learning_rate": 3e-4,
+            "batch_size": 256,
+            "buffer_size": 1_000_000,
+            "learning_starts": 0,
+            "hidden_sizes": (256, 256),
+            "normalize_observations": True,
+        }
+        for env in ("Hopper-v5", "HalfCheetah-v5")
+    },
+    ("cql", "CartPole-v1"): {
+        "alpha": 1.0,
+        "double": True,
+        "learning_rate": 1e-3,
+        "gamma": 0.99,
+        "batch_size": 128,
+        "buffer_size": 100_000,
+        "learning_starts": 1_000,
+        "target_update_interval": 200,
+        "hidden_sizes": (64, 64),
+        "huber_delta": 1.0,
+        "max_grad_norm": None,
+    },
     **{("sac", f"{name}-v5"): MUJOCO for name in ("HalfCheetah", "Hopper", "Walker2d", "Ant")},
 }
 """The settings that a preset was measured with, whatever the defaults become."""
@@ -429,7 +463,7 @@ def test_each_makes_its_agent_and_a_training(agent: str, env: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as an error, the warning of its types ends the process
             pytest.importorskip("Box2D")
-    if env.endswith("-v5") and agent == "sac":
+    if env.endswith("-v5") and agent in ("sac", "bc"):
         pytest.importorskip("mujoco")
     config = config_from({"env": env, "agent": agent})
     settings = preset(agent, env)

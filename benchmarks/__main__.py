@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 QUESTIONS = (
-    "observe", "act", "dqn", "iqn", "ppo", "sac", "joint", "solve", "slow_envs", "calm_loop", "saving",
-    "journal", "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes", "export",
-    "service", "reading", "dashboard", "datasets", "data",
+    "observe", "act", "dqn", "iqn", "ppo", "sac", "joint", "offline", "solve", "slow_envs", "calm_loop",
+    "saving", "journal", "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes",
+    "export", "service", "reading", "dashboard", "datasets", "data",
 )  # fmt: skip
 LONG = ("zoo", "warm")
 """Asked only by name: they take a day, and half an hour."""

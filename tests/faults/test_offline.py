@@ -27,7 +27,8 @@ from stoker.session.replaying import replay_run
 from stoker.trainer import parts
 from stoker.trainer.preparing import prepared
 
-N_STEPS, N_OPTS = 1_500, 600
+N_STEPS = 1_500
+OPTS_PER_KILL = 150
 parts._N_ROWS = 128  # many parts, at each of which a process may die; their size changes no weights
 BOX, ACTIONS = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Discrete(2)
 SETTINGS: dict[str, Any] = {
@@ -72,31 +73,32 @@ def write_data(path: Path) -> None:
     write_dataset(episodes(), info, path, "npz")
 
 
-def config(root: Path) -> TrainConfig:
+def config(root: Path, n_opts: int) -> TrainConfig:
     here = TrainConfig(
         env="", offline=str(root / "data.npz"), agent=f"{__name__}:Reporting", agent_settings=SETTINGS,
-        total_timesteps=N_OPTS, checkpoint_freq=200, record_freq=70, keep_journal="all",
+        total_timesteps=n_opts, checkpoint_freq=200, record_freq=70, keep_journal="all",
         keep_checkpoints=None,
     )  # fmt: skip
     return prepared(here)[0]
 
 
-async def begin_or_go_on(root: Path, name: str) -> None:
+async def begin_or_go_on(root: Path, name: str, n_opts: int) -> None:
     try:
         run = await TrainingRun.resume(root / name)
     except RunNotFound:
         run = await TrainingRun.create(name, root=root)
     agent = Reporting(BOX, ACTIONS, seed=7, device="cpu", **SETTINGS)
-    await train(config(root), run, agent=agent, view="none")
+    await train(config(root, n_opts), run, agent=agent, view="none")
 
 
 @pytest.mark.parametrize("n_kills", [4, pytest.param(20, marks=pytest.mark.faults)])
 def test_a_killed_training_on_a_data_set_goes_on_to_the_same_weights(tmp_path: Path, n_kills: int) -> None:
+    n_opts = OPTS_PER_KILL * n_kills
     write_data(tmp_path / "data.npz")
     chance = random.Random(n_kills)
     words = [*["observed"] * (n_kills // 2), *["learned"] * (n_kills // 2)]
     for k, word in enumerate([*words, None]):
-        command = [sys.executable, __file__, str(tmp_path)]
+        command = [sys.executable, __file__, str(tmp_path), str(n_opts)]
         process = launching.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if word is not None:
             assert process.stdout is not None
@@ -105,28 +107,28 @@ def test_a_killed_training_on_a_data_set_goes_on_to_the_same_weights(tmp_path: P
             process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
     assert process.returncode == 0, errors
-    anyio.run(compare, tmp_path)
+    anyio.run(compare, tmp_path, n_opts)
 
 
-async def compare(root: Path) -> None:
-    await begin_or_go_on(root, "whole")
+async def compare(root: Path, n_opts: int) -> None:
+    await begin_or_go_on(root, "whole", n_opts)
     runs = [await TrainingRun.open(root / name) for name in ("whole", "killed")]
-    states = [replayed_state(run) for run in runs]
+    states = [replayed_state(run, n_opts) for run in runs]
     assert list(differences(*states, "state")) == []
     rows = [(await run.read_metrics())["opt_steps"].tolist() for run in runs]
-    assert rows[0] == rows[1] == list(range(70, N_OPTS + 1, 70))
+    assert rows[0] == rows[1] == list(range(70, n_opts + 1, 70))
 
 
-def replayed_state(run: TrainingRun) -> dict[str, Any]:
+def replayed_state(run: TrainingRun, n_opts: int) -> dict[str, Any]:
     """What a replay of the run ends with, which is what the run ended with."""
     again = Reporting(BOX, ACTIONS, seed=7, device="cpu", **SETTINGS)
     replayed = replay_run(run, again)
     assert [one for one in replayed.comparisons if one.differences] == []
     assert [one.step for one in replayed.comparisons] == run.checkpoint_steps()
-    assert (replayed.from_steps, replayed.total_steps, replayed.opt_steps) == (0, N_OPTS, N_OPTS)
+    assert (replayed.from_steps, replayed.total_steps, replayed.opt_steps) == (0, n_opts, n_opts)
     assert again.total_steps == N_STEPS
     return {"agent": again.state_dict(), "replay": again.replay.state_dict()}
 
 
 if __name__ == "__main__":
-    anyio.run(begin_or_go_on, Path(sys.argv[1]), "killed")
+    anyio.run(begin_or_go_on, Path(sys.argv[1]), "killed", int(sys.argv[2]))

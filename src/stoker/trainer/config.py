@@ -214,8 +214,9 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
         self._check_vectorize()
         check_data(self)
-        if self.warm_data:
-            msgspec.structs.force_setattr(self, "warm_data", absolute_source(self.warm_data))
+        for name in ("offline", "warm_data"):
+            if source := getattr(self, name):
+                msgspec.structs.force_setattr(self, name, absolute_source(source))
         Choice.parse(self.choose)
         for name in ("env_kwargs", "agent_settings"):
             value = getattr(self, name)

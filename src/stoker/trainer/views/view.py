@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -189,5 +190,5 @@ def view_here(title: str) -> View | None:
 def title_of(config: TrainConfig) -> str:
     """Agent, environment and number of environments, or data set."""
     if config.offline:
-        return f"{config.agent} · {config.offline}" + f" · {config.env}" * bool(config.env)
+        return f"{config.agent} · {Path(config.offline).name}" + f" · {config.env}" * bool(config.env)
     return f"{config.agent} · {config.env} · {config.num_envs} environments"

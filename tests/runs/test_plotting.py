@@ -42,7 +42,7 @@ async def test_a_run_draws_its_curve_while_it_is_written(tmp_path: Path) -> None
     assert above.lines[1].get_ydata()[-1] == np.mean(range(10, 60))
     assert (above.lines[2].get_xdata(), above.lines[2].get_ydata()) == ([300], [30.0])
     assert run.plot().get_suptitle() == f"r/v1/{run.directory.name}"
-    assert below.get_xlabel() == "environment steps"
+    assert below.get_xlabel() == "steps"
     assert figure.get_suptitle() == "So far"
     assert figure._repr_png_().startswith(b"\x89PNG"), "what a notebook shows"
     assert len(pickle.loads(pickle.dumps(figure)).axes) == 2

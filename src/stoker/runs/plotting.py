@@ -47,7 +47,7 @@ _MOST_DOTS = 1500
 _MOST_RAW = 3
 """Of more runs than this, single episodes would hide each other."""
 _LOSS = "extras.loss_mean"
-STEPS = "environment steps"
+STEPS = "steps"
 """The name of the x axis."""
 
 

@@ -103,7 +103,8 @@ def test_a_killed_training_on_a_data_set_goes_on_to_the_same_weights(tmp_path: P
         if word is not None:
             assert process.stdout is not None
             said = (line for line in process.stdout if line.strip() == word)
-            assert next(itertools.islice(said, chance.randrange(4), None), None), f"process {k} ended"
+            has_come = next(itertools.islice(said, chance.randrange(4), None), None)
+            assert has_come, f"process {k} ended: {process.communicate()[1]}"
             process.send_signal(signal.SIGKILL)
         _, errors = process.communicate()
     assert process.returncode == 0, errors

@@ -399,7 +399,10 @@ class Learner(TrainingState):
 
     def _note(self, event: JournalEvent) -> None:
         if self.journal is not None:
-            self.journal.note((event,), self.n_events, self.total_steps)
+            steps = self.total_steps
+            if self.config.offline and isinstance(event, Optimized):
+                steps -= event.n  # they are noted when they are done, and a segment may begin with them
+            self.journal.note((event,), self.n_events, steps)
         self.n_events += 1
 
     def _start_episode(self, event: EpisodeStarted) -> None:

@@ -5,6 +5,7 @@ Blocking work is done in a thread; Ctrl-C ends it at the next episode, and a hal
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["DescribeData", "ExportData", "ImportData", "write_watched"]
 
 T = TypeVar("T")
+
+_UNWINDING_S = 10.0
+"""How long an interrupted command waits for its thread to remove what is half written."""
 
 Format: TypeAlias = Literal["minari", "parquet", "npz"]
 Source: TypeAlias = Annotated[
@@ -150,7 +154,7 @@ class DescribeData(Command, frozen=True, kw_only=True):
 
         dataset = await _in_thread(lambda: open_dataset(self.source, ends=self.ends, check=False))
         with dataset, StepBar("read", dataset.info.n_steps, shown=self.progress) as bar:
-            report = await _in_thread(lambda: describe(dataset, watch=_watched(bar)))
+            report = await _in_thread(lambda: describe(dataset, watch=bar.show))
         if self.json:
             say_json(msgspec.structs.asdict(report))
         else:
@@ -169,19 +173,39 @@ async def _in_thread(work: Callable[[], T]) -> T:
     return await to_thread.run_sync(work)
 
 
-def _watched(bar: StepBar) -> Callable[[int], None]:
-    """Shows steps, and ends the thread's work if the command is interrupted."""
+class _Interrupted(BaseException):
+    """Ends the work in a thread."""
 
-    def watch(n_steps: int) -> None:
+
+async def _with_check(work: Callable[[Callable[[], None]], T]) -> T:
+    """Do work in a thread; its argument raises there once the command is interrupted, which waits for that."""
+    is_interrupted, has_ended = threading.Event(), threading.Event()
+    has_ended.set()
+
+    def check() -> None:
         from_thread.check_cancelled()
-        bar.show(n_steps)
+        if is_interrupted.is_set():
+            raise _Interrupted
 
-    return watch
+    def run() -> T:
+        has_ended.clear()
+        try:
+            return work(check)
+        finally:
+            has_ended.set()
+
+    try:
+        return await to_thread.run_sync(run)
+    except BaseException:
+        # Not awaited: what asyncio cancels at Ctrl-C does not wait for threads.
+        is_interrupted.set()
+        has_ended.wait(_UNWINDING_S)
+        raise
 
 
-def _interruptible(episodes: Iterable[Episode]) -> Iterator[Episode]:
+def _interruptible(episodes: Iterable[Episode], check: Callable[[], None]) -> Iterator[Episode]:
     for episode in episodes:
-        from_thread.check_cancelled()
+        check()
         yield episode
 
 
@@ -193,11 +217,11 @@ async def write_watched(
 
     with StepBar(verb, dataset.info.n_steps, shown=progress) as bar:
 
-        def write() -> WrittenDataset:
-            episodes = _interruptible(dataset.episodes())
-            return write_dataset(episodes, dataset.info, Path(out), kind, watch=_watched(bar))
+        def write(check: Callable[[], None]) -> WrittenDataset:
+            episodes = _interruptible(dataset.episodes(), check)
+            return write_dataset(episodes, dataset.info, Path(out), kind, watch=bar.show)
 
-        return await _in_thread(write)
+        return await _with_check(write)
 
 
 def _say_written(written: WrittenDataset, source: str, *, as_json: bool) -> None:

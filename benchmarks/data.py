@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import h5py
@@ -142,7 +143,7 @@ def plain_loop(episodes: list[Episode], out: Path) -> int:
     """The least that a script with h5py does for the same arrays."""
     with h5py.File(out, "w") as file:
         for at, episode in enumerate(episodes):
-            group = file.create_group(f"episode_{at}")
+            group: Any = cast("Any", file).create_group(f"episode_{at}")
             flags = np.zeros((2, len(episode)), np.bool_)
             flags[1, -1] = True
             group["observations"], group["actions"] = episode.observations, episode.actions

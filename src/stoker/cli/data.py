@@ -178,7 +178,7 @@ class _Interrupted(BaseException):
 
 
 async def _with_check(work: Callable[[Callable[[], None]], T]) -> T:
-    """Do work in a thread; its argument raises there once the command is interrupted, which waits for that."""
+    """Do work in a thread; its argument raises there when the command is interrupted, and is waited for."""
     is_interrupted, has_ended = threading.Event(), threading.Event()
     has_ended.set()
 

@@ -251,10 +251,8 @@ class Learner(TrainingState):
             self._optimize_once()
         if start < end:
             observe(experiences[start:])
-            if not self.config.offline:
-                self.total_steps += end - start
-            if not self.config.opt_interval:
-                self.kept.steps += end - start
+            self.total_steps += 0 if self.config.offline else end - start
+            self.kept.steps += 0 if self.config.opt_interval else end - start
         self.progress = (self.total_steps, self.opt_steps)
         self._do_what_is_due()
 
@@ -399,10 +397,9 @@ class Learner(TrainingState):
 
     def _note(self, event: JournalEvent) -> None:
         if self.journal is not None:
-            steps = self.total_steps
-            if self.config.offline and isinstance(event, Optimized):
-                steps -= event.n  # they are noted when they are done, and a segment may begin with them
-            self.journal.note((event,), self.n_events, steps)
+            # Optimization steps are noted when they are done, and a segment may begin with them.
+            n_done = event.n if self.config.offline and isinstance(event, Optimized) else 0
+            self.journal.note((event,), self.n_events, self.total_steps - n_done)
         self.n_events += 1
 
     def _start_episode(self, event: EpisodeStarted) -> None:

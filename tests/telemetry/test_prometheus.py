@@ -108,7 +108,7 @@ async def test_a_run_counts_what_a_kill_leaves(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_how_much_actors_differ_is_aggregated_and_readings_have_each_of_them() -> None:
-    n_actors, n_looked_at = 300, 256
+    n_actors, n_looked_at = 300, 100
     async with TrainingSession(FakeAgent(), opt_interval=0) as session:
         for actor_id in (*range(n_actors), 299):
             await session.observe(step(actor_id))
@@ -119,7 +119,7 @@ async def test_how_much_actors_differ_is_aggregated_and_readings_have_each_of_th
         name: value(scrape, "stoker_actor_episode_reward", statistic=name)
         for name in ("min", "median", "max")
     }
-    assert over == {"min": n_actors - n_looked_at, "median": (44 + 299) / 2, "max": 299.0}
+    assert over == {"min": n_actors - n_looked_at, "median": (200 + 299) / 2, "max": 299.0}
     assert value(scrape, "stoker_actor_episode_length", statistic="median") == 1.0
     speed = value(scrape, "stoker_actor_steps_per_second", statistic="max")
     assert speed == readings.actors[299].steps_per_s > 0

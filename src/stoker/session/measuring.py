@@ -19,8 +19,8 @@ from stoker.telemetry import TrainingReading
 
 __all__ = ["training_reading"]
 
-_MOST_ACTORS = 256
-"""Of how many actors the windows are looked at, which takes about 10 us each."""
+_MOST_ACTORS = 100
+"""Of how many actors the windows are looked at, which takes 10 to 20 us each."""
 
 
 def training_reading(parts: Parts, evaluations: Evaluations) -> TrainingReading:

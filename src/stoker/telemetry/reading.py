@@ -88,7 +88,7 @@ class TrainingReading(msgspec.Struct, frozen=True, kw_only=True):
         last_checkpoint_at: when a checkpoint was written last.
         episode_reward, episode_length: means over the last 100 training episodes.
         by_actor: ``reward``, ``length`` and ``steps_per_s`` of each actor's last 100 episodes, as ``min``,
-            ``median`` and ``max`` over the actors: the 256 at most that ended an episode last.
+            ``median`` and ``max`` over the actors: the 100 at most that ended an episode last.
         eval_reward: mean over the episodes of the policy that was evaluated last.
         best_value: the highest evaluation, over all attempts.
         busy_s: seconds by part and state of the state clocks.

@@ -43,8 +43,9 @@ Act = Callable[[Any], Any]
 async def training(env: str, agent: str, steps: int, seed: int, root: Path) -> Path:
     """Train with everything kept; the run's directory."""
     config = config_from({
-        "env": env, "agent": agent, "seed": seed, "total_timesteps": steps, "num_envs": 1, "vectorize": "none",
-        "keep_checkpoints": None, "keep_journal": "all", "checkpoint_freq": max(1, steps // 20), "eval_freq": 0,
+        "env": env, "agent": agent, "seed": seed, "total_timesteps": steps, "num_envs": 1,
+        "vectorize": "none", "keep_checkpoints": None, "keep_journal": "all",
+        "checkpoint_freq": max(1, steps // 20), "eval_freq": 0,
     })  # fmt: skip
     run = await TrainingRun.create(env, root=root)
     await train(config, run)
@@ -125,7 +126,7 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=Path("data"))
     parser.add_argument("--agent", default="sac")
     parser.add_argument("-n", "--training-steps", type=int, default=20_000)
-    parser.add_argument("--steps", type=int, default=20_000, help="transitions of each data set that is played")
+    parser.add_argument("--steps", type=int, default=20_000, help="transitions of each played data set")
     parser.add_argument("--run", type=Path, help="a training that has run, with all its journal")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -119,8 +119,7 @@ def _n_bytes(space: gymnasium.Space[Any]) -> int:
         case gymnasium.spaces.Dict():
             return sum(map(_n_bytes, space.values()))
         case gymnasium.spaces.Tuple():
-            parts: Any = space.spaces
-            return sum(map(_n_bytes, cast("tuple[gymnasium.Space[Any], ...]", parts)))
+            return sum(map(_n_bytes, cast("Any", space).spaces))
         case _:
             shape, dtype = space.shape or (), np.dtype(space.dtype or np.float64)
             return int(np.prod(shape)) * dtype.itemsize

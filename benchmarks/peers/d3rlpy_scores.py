@@ -44,7 +44,12 @@ fields = kind.__dataclass_fields__
 chosen = {"batch_size": settings["batch_size"]}
 chosen |= {name: encoder for name in fields if name.endswith("encoder_factory")}
 chosen |= {name: settings["learning_rate"] for name in fields if name.endswith("learning_rate")}
-chosen |= {name: settings[name] for name in ("gamma", "target_update_interval") if name in settings}
+chosen |= {
+    name: settings[name] for name in ("gamma", "target_update_interval", "expectile") if name in settings
+}
+if "inverse_temperature" in settings:
+    beta = settings["inverse_temperature"]
+    chosen |= {"weight_temp": beta} if agent == "iql" else {"lam": 1 / beta}
 if not is_discrete:
     low, high = env.action_space.low, env.action_space.high
     chosen["action_scaler"] = d3rlpy.preprocessing.MinMaxActionScaler(minimum=low, maximum=high)

@@ -244,7 +244,7 @@ def test_an_agent_names_the_action_spaces_that_it_takes() -> None:
         AgentSpaces("DQN", box, box, [DiscreteActions])
     with pytest.raises(
         ConfigError,
-        match=r"act in Discrete.*takes a Box of .* float; use DQN or .*PPO \(--agent dqn or",
+        match=r"act in Discrete.*takes a Box of .* float; use DQN or .*PPO or .*\(--agent dqn or",
     ):
         AgentSpaces("SAC", box, gym_spaces.Discrete(2), [BoxActions])
 

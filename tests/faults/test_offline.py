@@ -29,7 +29,6 @@ from stoker.trainer.preparing import prepared
 
 N_STEPS = 1_500
 OPTS_PER_KILL = 150
-parts._N_ROWS = 128  # many parts, at each of which a process may die; their size changes no weights
 BOX, ACTIONS = gymnasium.spaces.Box(-1, 1, (3,), np.float32), gymnasium.spaces.Discrete(2)
 SETTINGS: dict[str, Any] = {
     "hidden_sizes": (8,), "batch_size": 8, "learning_starts": 50, "n_step": 3, "prioritized": True,
@@ -132,4 +131,5 @@ def replayed_state(run: TrainingRun, n_opts: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    parts._N_ROWS = 128  # many parts, at each of which a process may die; their size changes no weights
     anyio.run(begin_or_go_on, Path(sys.argv[1]), "killed", int(sys.argv[2]))

@@ -16,7 +16,7 @@ FLOATS = st.floats(-1e9, 1e9)
 
 
 @given(
-    st.none() | st.integers(0, 2**53),
+    st.none() | st.integers(0, 2**53 - 1),
     st.integers(-9, 9) | st.lists(FLOATS, max_size=3),
     st.none() | FLOATS | st.lists(FLOATS, max_size=4),
 )

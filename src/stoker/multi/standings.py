@@ -14,16 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from statistics import fmean
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
 
 from stoker.errors import ConfigError
 from stoker.runs.layout import OPPONENTS
 from stoker.runs.metadata import read_json
 from stoker.settings import Natural
 from stoker.writer import files
+
+if TYPE_CHECKING:  # settings are read without numpy
+    import numpy as np
 
 __all__ = [
     "ELO_K",
@@ -96,10 +99,10 @@ class Standings(msgspec.Struct, kw_only=True):
     def metrics(self) -> dict[str, float]:
         """The rating, and the win matrix: the share of the score against each opponent in the last games."""
         played = [one for one in self.opponents if one.recent]
-        rates = {f"self_play/score/step_{one.step}": float(np.mean(one.recent)) for one in played}
+        rates = {f"self_play/score/step_{one.step}": fmean(one.recent) for one in played}
         found = {"self_play/elo": self.rating, "self_play/games": float(self.games)}
         if rates:
-            found["self_play/score"] = float(np.mean([score for one in played for score in one.recent]))
+            found["self_play/score"] = fmean(score for one in played for score in one.recent)
         return {**found, "self_play/opponents": float(len(self.opponents)), **rates}
 
 
@@ -141,8 +144,9 @@ class Choice(msgspec.Struct, frozen=True):
             return opponents[-1]
         if kind == "uniform":
             return opponents[int(rng.integers(len(opponents)))]
-        weights = np.array([(1 - one.win_rate) ** 2 + _LEAST for one in opponents])
-        return opponents[int(rng.choice(len(opponents), p=weights / weights.sum()))]
+        weights = [(1 - one.win_rate) ** 2 + _LEAST for one in opponents]
+        total = sum(weights)
+        return opponents[int(rng.choice(len(opponents), p=[weight / total for weight in weights]))]
 
 
 def standings_in(run: Path) -> Standings | None:
@@ -165,5 +169,5 @@ def thinned(steps: Sequence[int], keep: int) -> list[int]:
         if keep == 1:
             return kept[-1:]
         gaps = [kept[place + 1] - kept[place - 1] for place in range(1, len(kept) - 1)]
-        del kept[1 + int(np.argmin(gaps))]
+        del kept[1 + gaps.index(min(gaps))]
     return kept

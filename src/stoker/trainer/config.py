@@ -341,8 +341,12 @@ def _underscored(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shared_settings(config: msgspec.Struct, kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """The settings of a config that another kind of config has, too."""
-    return {name: getattr(config, name) for name in kind.__struct_fields__ if hasattr(config, name)}
+    """The settings of a config that another kind of config has, too.
+
+    Without ``offline``, which is a data set here and a flag of sessions.
+    """
+    shared = set(kind.__struct_fields__).intersection(config.__struct_fields__) - {"offline"}
+    return {name: getattr(config, name) for name in kind.__struct_fields__ if name in shared}
 
 
 class TrainerConfig(Settings, frozen=True, kw_only=True):

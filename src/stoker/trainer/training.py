@@ -48,7 +48,6 @@ def session_settings(config: TrainConfig) -> dict[str, Any]:
     """The settings of the session that a config describes, by the names of ``SessionConfig``."""
     limit = "max_opts" if config.offline else "max_steps"
     settings = {limit: config.total_timesteps, **shared_settings(config, SessionConfig)}
-    del settings["offline"]  # there a flag, which ``Trainer.train_offline`` sets
     if not config.env:
         settings["eval_freq"] = 0
     if config.vectorize not in ("auto", "none"):  # room for two rounds

@@ -83,7 +83,9 @@ class RunningMoments:
             "count": self._count,
             "mean": torch.as_tensor(self._mean.copy()),
             "squares": torch.as_tensor(self._squares.copy()),
-            "pending": torch.as_tensor(self._rows()),
+            "pending": torch.as_tensor(
+                self._rows()
+            ).clone(),  # an empty array may have the address of another
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Tuple
 from hypothesis import given, settings, strategies as st
 
@@ -125,3 +126,12 @@ def test_a_copied_tree_sums_what_is_written_to_it(make: Callable[[int], SumTree]
 def test_a_shallow_copy_is_refused_because_it_would_share_rows(kind: type[Replay]) -> None:
     with pytest.raises(ConfigError, match=rf"copy.copy of a {kind.__name__} .*use copy.deepcopy"):
         copy.copy(kind(CAPACITY, (2,)))
+
+
+@pytest.mark.parametrize("kind", [UniformReplay, PrioritizedReplay])
+def test_an_empty_replay_is_saved_whatever_the_addresses_of_its_arrays(kind: type[Replay]) -> None:
+    """``torch.save`` refuses tensors of two dtypes at one address, which arrays without memory may have."""
+    state = kind(CAPACITY, (2,)).state_dict()
+    empty = [each for each in state.values() if isinstance(each, torch.Tensor) and not each.numel()]
+    assert len(empty) >= 5
+    assert {each.untyped_storage().data_ptr() for each in empty} == {0}

@@ -162,7 +162,7 @@ class PrioritizedReplay(Ring):
         self._rank_new()
         return {
             **super().reference(),
-            "priorities": from_numpy(self._tree.leaves[: self._size].copy()),
+            "priorities": from_numpy(self._tree.leaves[: self._size]).clone(),
             "alpha": self._alpha,
             "max_priority": self._max_priority,
             "n_samples": self._n_samples,

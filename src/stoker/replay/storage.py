@@ -186,7 +186,8 @@ class Storage:
         rows = self._rows[:n_rows]
         columns = self._spec.layout.arrays(rows if self._is_host else rows.to("cpu", copy=True))
         # from_numpy: torch.save refuses tensors of different dtypes that share one storage object
-        return [from_numpy(column) for column in columns]
+        # clone: it tells storages apart by their addresses, and an empty array may have that of another
+        return [from_numpy(column) if n_rows else from_numpy(column).clone() for column in columns]
 
 
 def allocated_rows(

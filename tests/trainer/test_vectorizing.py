@@ -353,15 +353,16 @@ async def test_the_extras_of_an_environment_are_those_of_the_episode_that_has_en
 
 
 @on_asyncio
-async def test_extras_that_are_no_mapping_are_refused_at_once() -> None:
+async def test_extras_that_are_no_mapping_are_refused_at_once(tmp_path: Path) -> None:
     def make() -> ChainEnv:
         env = Counting(3)
         env.said = [1.0]
         return env
 
+    run = await TrainingRun.create("refused", root=tmp_path)
     config = config_from({**TINY, "vectorize": "sync", "eval_freq": 0})
     with pytest.raises(ConfigError, match=r"episode_extras returned \[1.0\].*give a mapping"):
-        await train(config, agent=FakeAgent(action=1), factory=make, view="none")
+        await train(config, run, agent=FakeAgent(action=1), factory=make, view="none")
 
 
 async def test_a_trainer_plays_a_vector_environment() -> None:

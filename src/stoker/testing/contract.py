@@ -5,12 +5,15 @@ Each check is a plain function whose docstring states the promise: call it, or h
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial, wraps
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
+import anyio
 import numpy as np
 
 from stoker.nested import difference
@@ -26,6 +29,7 @@ __all__ = [
     "expect_same",
     "run_checks",
     "through_file",
+    "with_opened",
 ]
 
 _Arguments = ParamSpec("_Arguments")
@@ -94,6 +98,24 @@ class Contract(Generic[_Arguments]):
         """Add a check: the decorated function, whose docstring says what is promised."""
         self._promises.append(function)
         return function
+
+
+def with_opened(
+    opened: Callable[[Any], contextlib.AbstractAsyncContextManager[Any]],
+    check: Callable[..., Awaitable[None]],
+) -> Callable[[Any], None]:
+    """The check as a plain function of the suite: each of its parameters gets what ``opened`` opens anew."""
+
+    async def play(suite: Any) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            parts = [opened(suite) for _ in inspect.signature(check).parameters]
+            await check(*[await stack.enter_async_context(part) for part in parts])
+
+    @wraps(check)
+    def run(suite: Any) -> None:
+        anyio.run(play, suite)
+
+    return run
 
 
 def run_checks(checks: Iterable[Check]) -> None:

@@ -6,10 +6,8 @@ The suite steps environments with random actions, on its own event loop: call it
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from functools import wraps
 from typing import Any, NamedTuple, cast
 
 import anyio
@@ -18,7 +16,7 @@ from gymnasium import spaces
 
 from stoker.envs.results import close_of, extras_of, owned, settled
 from stoker.plain import as_float, shown
-from stoker.testing.contract import Contract, expect, expect_numbers, expect_same
+from stoker.testing.contract import Contract, expect, expect_numbers, expect_same, with_opened
 
 __all__ = ["check_env"]
 
@@ -97,18 +95,7 @@ async def _opened(suite: EnvSuite) -> AsyncGenerator[_Play]:
 
 def _promise(check: Callable[..., Awaitable[None]]) -> Callable[[EnvSuite], None]:
     """Add a promise to the contract: the check gets a new environment for each of its parameters."""
-
-    async def play(suite: EnvSuite) -> None:
-        async with contextlib.AsyncExitStack() as opened:
-            envs = [_opened(suite) for _ in inspect.signature(check).parameters]
-            await check(*[await opened.enter_async_context(env) for env in envs])
-
-    @check_env.promise
-    @wraps(check)
-    def run(suite: EnvSuite) -> None:
-        anyio.run(play, suite)
-
-    return run
+    return check_env.promise(with_opened(_opened, check))
 
 
 # Promises -----------------------------------------------------------------------------------------

@@ -7,12 +7,9 @@ actions, of those that a mask allows, on an event loop of the suite's own.
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from functools import wraps
 from typing import Any, NamedTuple, cast
 
-import anyio
 import numpy as np
 from gymnasium import spaces
 
@@ -22,7 +19,7 @@ from stoker.envs.pettingzoo import joint_env
 from stoker.envs.results import close_of, owned, settled
 from stoker.errors import ConfigError, InvalidExperience, InvalidJointStep
 from stoker.plain import shown
-from stoker.testing.contract import Contract, ContractViolation, expect, expect_same
+from stoker.testing.contract import Contract, ContractViolation, expect, expect_same, with_opened
 
 __all__ = ["check_joint_env"]
 
@@ -114,18 +111,7 @@ async def _opened(suite: JointSuite) -> AsyncGenerator[_Play]:
 
 def _promise(check: Callable[..., Awaitable[None]]) -> Callable[[JointSuite], None]:
     """Add a promise to the contract: the check gets a new environment for each of its parameters."""
-
-    async def play(suite: JointSuite) -> None:
-        async with contextlib.AsyncExitStack() as opened:
-            envs = [_opened(suite) for _ in inspect.signature(check).parameters]
-            await check(*[await opened.enter_async_context(env) for env in envs])
-
-    @check_joint_env.promise
-    @wraps(check)
-    def run(suite: JointSuite) -> None:
-        anyio.run(play, suite)
-
-    return run
+    return check_joint_env.promise(with_opened(_opened, check))
 
 
 @_promise

@@ -1,7 +1,7 @@
 """How many optimization steps per second does a training on a data set make, and how fast is the data read?
 
 Each agent trains as ``stoker train --offline`` does, with journal, rows and checkpoints, on one torch thread.
-Against d3rlpy's ``fit`` with its logging off, in a process of its own: STOKER_D3RLPY names the Python of an
+Against d3rlpy's ``fit`` with its logging off, in a separate process: STOKER_D3RLPY names the Python of an
 environment that has d3rlpy 2.8 (the two need different versions of Gymnasium). And against a bare torch loop
 of the same update, in one file, for some. Networks and batches are the same for all.
 """

@@ -237,10 +237,10 @@ class PriorData(msgspec.Struct, frozen=True):
 
 @runtime_checkable
 class UsesPriorData(LearningAgent, Protocol):
-    """An agent that learns from fixed transitions of before beside those that it observes.
+    """An agent that learns from prior data besides the transitions that it observes.
 
-    They are neither counted in ``total_steps`` nor saved, and no journal has them: whoever makes the agent
-    again, for a resume or a replay, gives the same ones before its state is loaded.
+    Prior data are not counted in ``total_steps``, not saved and not journaled: a resume or a replay makes the
+    agent again and gives it the same data before it loads the state.
     """
 
     @property

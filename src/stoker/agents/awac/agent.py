@@ -1,7 +1,7 @@
 """AWAC (Nair et al. 2020, "AWAC: Accelerating Online Reinforcement Learning with Offline Datasets").
 
-The critics learn the values of the actor's own actions. The actor imitates the data's actions, the more the
-larger their value is than that of its own.
+The critics learn the values of the actor's own actions. The actor imitates the data's actions, with
+weights that grow with their advantage over its own.
 """
 
 from __future__ import annotations

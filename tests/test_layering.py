@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"session"},
     {"actors"},
-    {"multi"},
+    {"distributed", "multi"},
     {"trainer"},
     {"policies"},
     {"client", "service"},

@@ -268,6 +268,14 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "StreamPoint": (3, (0.5, 1.0), 1.5, 2, EpisodeStatus.TRUNCATED, False),
     "StreamEnded": ("left",),
     "StreamMoved": ("left", 3, (0.5, 1.0), 1.5, 3, RECORD),
+    "WorkerStatus": {
+        **dict.fromkeys(("worker", "incarnation", "n_actors", "steps", "lost_steps", "late_batches"), 1),
+        "node": "10.0.0.5",
+        "state": "waiting",
+        "actor_ids": ("left", 2),
+        "since_s": 0.5,
+        "why": "",
+    },
 }
 """What to make an example of each class from. Those that need no arguments are not in here."""
 

@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+# What $(VENV) is ready for: each is installed in one go, because a second one looks at every package again.
 TRAIN  := $(VENV)/.for-training
+TEST   := $(VENV)/.for-tests
 DEV    := $(VENV)/.for-development
+
+# Byte code is kept, where an image has turned it off, too: each process would compile torch anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help train test lint format documents learning faults bench bench-quick wheel clean
@@ -12,21 +17,26 @@ DEV    := $(VENV)/.for-development
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(TRAIN): pyproject.toml constraints.txt
+define install # $(1): for what; $(2): the extra, if any; $(3): what else is there then
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing stoker and what training needs into $(VENV) (once) ..."
-	@$(PIP) -e .
-	@touch $@
+	@echo "Installing stoker and what $(1) needs into $(VENV) (once) ..."
+	@$(PIP) -e '.$(2)'
+	@touch $@ $(3)
+endef
 
-$(DEV): $(TRAIN)
-	@echo "Installing what development needs into $(VENV) (once) ..."
-	@$(PIP) -e '.[dev]'
-	@touch $@
+$(TRAIN): pyproject.toml constraints.txt
+	$(call install,training)
+
+$(TEST): pyproject.toml constraints.txt
+	$(call install,testing,[test],$(TRAIN))
+
+$(DEV): pyproject.toml constraints.txt
+	$(call install,development,[dev],$(TRAIN) $(TEST))
 
 train: $(TRAIN) ## Learn CartPole-v1 with DQN from eight concurrent environments, until it is solved
 	$(BIN)/stoker train CartPole-v1 --stop-at-reward 475
 
-test: $(DEV) ## Run the tests, with a short form of the long suites
+test: $(TEST) ## Run the tests, with a short form of the long suites
 	$(BIN)/python -m pytest -m 'not learning and not faults' -n 3 --dist worksteal
 
 lint: $(DEV) ## Check format, style and types
@@ -43,18 +53,18 @@ documents: $(TRAIN) ## Write the documents of the service's API anew from its me
 	  $(BIN)/python -m stoker.protocol.documents $$name > $$name.json && mv $$name.json src/stoker/protocol/ || exit 1; \
 	done
 
-learning: $(DEV) ## Train the presets over their seeds and hold the scores to their targets (long)
+learning: $(TEST) ## Train the presets over their seeds and hold the scores to their targets (long)
 	$(BIN)/python -m pytest -m learning --timeout 3600 -s
 
-faults: $(DEV) ## Kill and break things at full length (long)
+faults: $(TEST) ## Kill and break things at full length (long)
 	@$(PIP) -e '.[faults]'
 	$(BIN)/python -m pytest -m faults --timeout 3600 -s
 
-bench: $(DEV) ## Measure stoker beside its peers and print the ratios
+bench: $(TEST) ## Measure stoker beside its peers and print the ratios
 	@$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(DEV) ## Print the ratios that matter most, in a minute
+bench-quick: $(TEST) ## Print the ratios that matter most, in a minute
 	@$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks observe act slow_envs calm_loop --quick
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 TORCH_FREE = [
+    "stoker.actors.group",
     "stoker.agents",
     "stoker.agents.dqn.config",
     "stoker.agents.protocol",
     "stoker.agents.registry",
+    "stoker.cli.actor",
+    "stoker.client.connecting",
 ]
 
 

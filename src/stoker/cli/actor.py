@@ -95,6 +95,10 @@ class PlayOnServer(Command, frozen=True, kw_only=True):
     grace: Positive = 30.0
     """Seconds to finish after a signal."""
 
+    stopped_code: Annotated[int, Meta(ge=0, le=255)] = 0
+    """Exit code if a signal ended it before the training ended: a scheduler that starts failed jobs again
+    needs one that is not 0."""
+
     json: bool = False
     """Print one line of JSON instead of the report."""
 
@@ -143,7 +147,7 @@ class PlayOnServer(Command, frozen=True, kw_only=True):
             print(f"playing {self.env} for {self.connect} as {session.prefix}0 ...", file=sys.stderr)
             await group.run()
         self._report(session, group.reports, budget, time.monotonic() - started_at)
-        return 0
+        return self.stopped_code if stop.was_asked and not session.has_ended else 0
 
     def _config(self) -> TrainConfig:
         given = {name: getattr(self, name) for name in ("env", "imports", "env_kwargs", "frame_stack")}
@@ -237,8 +241,10 @@ class _Stop:
     """What a signal stops: the session, once there is one."""
 
     session: RemoteSession | None = None
+    was_asked = False
 
     def stop(self) -> None:
         if self.session is None:
             raise SessionClosed("stop", entered=False)
+        self.was_asked = True
         self.session.stop()

@@ -26,7 +26,6 @@ from typing import Any, TypeVar, cast
 
 import anyio
 import msgspec
-import torch
 
 from stoker.agents.protocol import LearningAgent, settings_of
 from stoker.errors import CheckpointCorrupt, JournalBroken, SessionClosed, SessionError
@@ -123,6 +122,8 @@ def _open_learning(learner: Learner, events: EventLog, is_given_up: Callable[[],
         SessionError: It was given up.
         WriteFailed: Nothing can be written there.
     """
+    import torch  # here, because actors that play for a server import this module
+
     torch.get_num_threads()  # a new thread follows set_num_threads only once it has asked
     point, run, tail, config = ResumePoint(), learner.run, None, learner.config
     began_at, checkpoint_step = time.monotonic(), None

@@ -10,8 +10,6 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Sequence
 
-import torch
-
 from stoker.errors import JournalBroken, RelearningFailed
 from stoker.journal import Journal, JournalEvent, Optimized, SegmentHeader
 from stoker.session.config import LearningPeriods
@@ -38,6 +36,8 @@ def learn_as_in(learner: Learner, header: SegmentHeader) -> None:
     Raises:
         ConfigError: Its agent was of another class, or its state has no meaning for this one.
     """
+    import torch  # here, because actors that play for a server import this module
+
     agent = agent_with(learner.agent, header.agent_type, header.agent, learner.metrics.warn_once)
     if agent is not learner.agent:
         take_over(agent, learner.agent)
@@ -56,6 +56,8 @@ def as_in_attempts(learner: Learner) -> Generator[None]:
 
     After an error the learner has its own agent, too, as that was left.
     """
+    import torch  # as above
+
     own, n_threads = learner.agent, torch.get_num_threads()
     try:
         yield

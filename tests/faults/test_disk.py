@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from breaking import Breaker, amount, check, mounted, no_mounts
+from gymnasium.spaces import Box
 from worker import Order
+
+from stoker.data import DatasetInfo, Episode, describe, open_dataset, write_dataset
+from stoker.errors import WriteFailed
+from stoker.types import EpisodeStatus
 
 pytestmark = pytest.mark.skipif(bool(no_mounts()), reason=no_mounts())
 
@@ -62,6 +69,37 @@ def fill_up(directory: Path, kind: str, n_times: int, seed: int) -> str:
         f"{n_times} times a full {kind}: {n_times} typed errors ({kinds}), "
         f"0 of {confirmed} confirmed rows lost, 0 torn files, {n_times} resumed"
     )
+
+
+@pytest.mark.parametrize("kind", ["minari", "parquet", "npz"])
+def test_a_data_set_is_not_written_to_a_full_disk(
+    tmp_path: Path, kind: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rng, n = np.random.default_rng(0), 100
+    episode = Episode(
+        observations=rng.standard_normal((n + 1, 40)),
+        actions=rng.standard_normal((n, 1)),
+        rewards=rng.standard_normal(n),
+        status=EpisodeStatus.TRUNCATED,
+        seed=1,
+    )
+    box = Box(-np.inf, np.inf, (40,), np.float64), Box(-np.inf, np.inf, (1,), np.float64)
+    info = DatasetInfo(source="made", format="npz", observation_space=box[0], action_space=box[1])
+    with mounted("tmpfs", 1, tmp_path) as place:
+        write_dataset([episode] * 2, info, place / f"small.{kind}", kind)
+        whole = write_dataset([episode] * 10, info, tmp_path / f"whole.{kind}", kind).bytes
+        for room in (0, 1 << 12, whole // 2, whole - 4096):
+            fill(place / "ballast", room)
+            for episodes in ([episode] * 10, open_dataset(tmp_path / f"whole.{kind}").episodes()):
+                with pytest.raises(
+                    WriteFailed, match=r"cannot write \S+/new[.]\w+: .*No space left on device; free"
+                ):
+                    write_dataset(episodes, info, place / f"new.{kind}", kind)
+                assert sorted(each.name for each in place.iterdir()) == ["ballast", f"small.{kind}"]
+            assert describe(open_dataset(place / f"small.{kind}")).n_steps == 2 * n
+            (place / "ballast").unlink()
+        write_dataset([episode] * 2, info, place / f"new.{kind}", kind)
+    assert capfd.readouterr() == ("", ""), "the libraries of formats report by themselves"
 
 
 @pytest.mark.parametrize("kind", ["tmpfs"])

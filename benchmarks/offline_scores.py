@@ -3,8 +3,8 @@
     python -m benchmarks.offline_scores DATA:AGENT:UPDATES[:NAME=VALUE,...] ... [--seeds 5] [--save FILE]
 
 DATA is a data set that names its environment, such as those of ``benchmarks.made_data``. Both learn from the
-same transitions with the same networks, batches and step sizes, and else with the values of their papers.
-After the last update each policy plays 50 greedy episodes with the same seeds of the environment.
+same transitions with the same networks, batches and step sizes, and else with the agent's defaults, not with
+its preset. After the last update each policy plays 50 greedy episodes with the same seeds of the environment.
 STOKER_D3RLPY names the Python that has d3rlpy 2.8. A line of medians over the seeds, with the interval of a
 bootstrap.
 """
@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import numpy as np
 import torch
 
 from benchmarks.measure import machine
 from stoker import PolicySnapshot, open_dataset, train
+from stoker.agents.registry import config_type
 from stoker.runs import TrainingRun
 from stoker.trainer import agent_for, config_from, evaluate
 from stoker.trainer.making import env_for
@@ -62,7 +64,7 @@ def columns_of(data: str, path: Path) -> str:
 def ours(data: str, env_id: str, agent: str, n: int, settings: dict[str, Any], seed: int) -> float:
     values = {
         "offline": data, "env": env_id, "agent": agent, "total_timesteps": n, "seed": seed,
-        "eval_freq": 0, **settings,
+        "eval_freq": 0, "agent_settings": settings,
     }  # fmt: skip
     config = prepared(config_from(values))[0]
     torch.set_num_threads(1)
@@ -113,7 +115,9 @@ def main() -> None:
     for case in given.cases:
         data, agent, count, *more = case.split(":")
         chosen = dict(word.split("=") for word in more[0].split(",")) if more else {}
-        settings = {**SHARED, **{name: json.loads(value) for name, value in chosen.items()}}
+        shared = {**SHARED, **{name: json.loads(value) for name, value in chosen.items()}}
+        # All of them, or a preset would stand in for those that are left out.
+        settings = {**msgspec.to_builtins(config_type(agent)()), **shared}
         found: dict[str, list[float]] = {"stoker": [], "d3rlpy": []}
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "columns.npz"
@@ -127,7 +131,7 @@ def main() -> None:
                         file.write(
                             json.dumps({**line, **{name: each[-1] for name, each in found.items()}}) + "\n"
                         )
-        print(f"{agent} on {data}, {int(count):,} updates, {given.seeds} seeds, {settings}")
+        print(f"{agent} on {data}, {int(count):,} updates, {given.seeds} seeds, {shared}")
         for name, scores in found.items():
             shown = " ".join(f"{score:.1f}" for score in scores)
             print(f"  {name:<8} {interval(scores)}   {shown}", flush=True)

@@ -10,7 +10,6 @@ import d3rlpy
 import gymnasium
 import numpy as np
 import torch
-from d3rlpy.logging import NoopAdapterFactory
 
 EVAL_EPISODES, EVAL_SEED = 50, 1_000_000
 CONFIGS = {
@@ -29,24 +28,29 @@ settings, env = json.loads(settings), gymnasium.make(env_id)
 with np.load(path, allow_pickle=False) as file:
     columns = {key: file[key] for key in file.files}
 is_discrete = columns["actions"].ndim == 1
+actions = columns["actions"][:, None] if is_discrete else columns["actions"]
 dataset = d3rlpy.dataset.MDPDataset(
     observations=columns["observations"],
-    actions=columns["actions"][:, None] if is_discrete else columns["actions"],
+    actions=actions,
     rewards=columns["rewards"][:, None],
     terminals=columns["terminals"],
     timeouts=columns["timeouts"],
     action_space=d3rlpy.ActionSpace.DISCRETE if is_discrete else d3rlpy.ActionSpace.CONTINUOUS,
 )
 d3rlpy.seed(int(seed))
-kind = getattr(d3rlpy.algos, CONFIGS["bc-discrete" if agent == "bc" and is_discrete else agent])
-encoder = d3rlpy.models.VectorEncoderFactory(hidden_units=settings["hidden_sizes"])
+name = "bc-discrete" if agent == "bc" and is_discrete else agent
+kind = getattr(d3rlpy.algos, "DoubleDQNConfig" if name == "dqn" and settings["double"] else CONFIGS[name])
 fields = kind.__dataclass_fields__
-chosen = {"batch_size": settings["batch_size"]}
-chosen |= {name: encoder for name in fields if name.endswith("encoder_factory")}
-chosen |= {name: settings["learning_rate"] for name in fields if name.endswith("learning_rate")}
-chosen |= {
-    name: settings[name] for name in ("gamma", "target_update_interval", "expectile") if name in settings
-}
+chosen = {name: settings[name] for name in fields if name in settings}
+encoder = d3rlpy.models.VectorEncoderFactory(hidden_units=settings["hidden_sizes"])
+optimizer = d3rlpy.optimizers.AdamFactory(clip_grad_norm=settings["max_grad_norm"])
+for name in fields:
+    if name.endswith("encoder_factory"):
+        chosen[name] = encoder
+    elif name.endswith("optim_factory"):
+        chosen[name] = optimizer
+    elif name.endswith("learning_rate"):
+        chosen[name] = settings["learning_rate"]
 if "inverse_temperature" in settings:
     beta = settings["inverse_temperature"]
     chosen |= {"weight_temp": beta} if agent == "iql" else {"lam": 1 / beta}
@@ -54,10 +58,26 @@ if not is_discrete:
     low, high = env.action_space.low, env.action_space.high
     chosen["action_scaler"] = d3rlpy.preprocessing.MinMaxActionScaler(minimum=low, maximum=high)
 algorithm = kind(**chosen).create(device="cpu:0")
-n = int(n_updates)
-algorithm.fit(
-    dataset, n_steps=n, n_steps_per_epoch=n, show_progress=False, logger_adapter=NoopAdapterFactory()
-)
+algorithm.build_with_dataset(dataset)
+rng, size = np.random.default_rng(int(seed)), settings["batch_size"]
+# Its replay draws the same, one transition after another, which takes as long as the update: uniformly, but
+# for the last steps of truncated episodes, as it has no observations behind them.
+starts = np.flatnonzero(columns["timeouts"] == 0)
+for _ in range(int(n_updates)):
+    rows = rng.choice(starts, size)
+    ends = columns["terminals"][rows, None]
+    algorithm.update(
+        d3rlpy.dataset.TransitionMiniBatch(
+            observations=columns["observations"][rows],
+            actions=actions[rows].astype(np.float32),
+            rewards=columns["rewards"][rows, None],
+            next_observations=columns["observations"][(rows + 1) % len(actions)] * (1 - ends),
+            next_actions=actions[rows].astype(np.float32),
+            terminals=ends,
+            intervals=np.ones_like(ends),
+            transitions=[],
+        )
+    )
 
 total = 0.0
 for number in range(EVAL_EPISODES):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from stoker.actors.messages import (
         Mailbox as Mailbox,
+        Waiting as Waiting,
         Weights as Weights,
         WorkerCommand as WorkerCommand,
         WorkerEvent as WorkerEvent,

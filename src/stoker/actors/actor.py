@@ -43,9 +43,22 @@ from stoker.telemetry import StateClock
 from stoker.telemetry.clocks import Timed
 from stoker.types import ActorId, Experience
 
-__all__ = ["Actor", "Player", "PlayerSettings", "RoundRobin"]
+__all__ = ["Actor", "Player", "PlayerSettings", "RoundRobin", "WorkerLost"]
 
 logger = logging.getLogger("stoker.actors")
+
+
+class WorkerLost(Exception):
+    """The process or thread of an environment ended for an unknown reason.
+
+    Args:
+        why: in words.
+        counts: whether it counts as a failure of the environment; if not, the place reports it.
+    """
+
+    def __init__(self, why: str, *, counts: bool = True) -> None:
+        super().__init__(why)
+        self.counts = counts
 
 
 class RoundRobin:
@@ -228,6 +241,9 @@ class Player(abc.ABC):
             self._settings.gate.give_back(self.actor_id)
         self._note_failure(described(cause))
         actor_id, error, restarts = self.actor_id, described(cause), self._stream.report.restarts
+        if isinstance(cause, WorkerLost) and not cause.counts:
+            self._session.log_event(ActorRestarted(actor_id=actor_id, error=error, restarts=restarts))
+            return
         try:
             delay_s = self._failures.add(cause)
         except ActorFailed:

@@ -14,7 +14,7 @@ import anyio
 
 from stoker.actors.actor import Actor, Player, PlayerSettings, RoundRobin
 from stoker.actors.episodes import EnvFactory, FailureLimit
-from stoker.actors.places import Place, place_of
+from stoker.actors.places import Place, ReportsWorkers, place_of
 from stoker.actors.remote import RemoteActor
 from stoker.actors.sessions import ActorSession
 from stoker.actors.streams import ActorReport, Gate, OnStep, PolicyFeed
@@ -23,6 +23,7 @@ from stoker.errors import ConfigError, SessionClosed, Stalled
 from stoker.exits import single_error
 from stoker.runs.events import ActorFellSilent
 from stoker.session import TrainingSession
+from stoker.session.workers import WorkerStatus
 from stoker.stalls import Activity, StallDetector
 from stoker.types import ActorId, PlaceName
 
@@ -40,9 +41,17 @@ class PlayerGroup:
         session: the session they play on, entered.
         players: the players.
         others: further sessions that they play on; the group ends when one of all is done.
+        place: where they play; None: on the event loop.
     """
 
-    def __init__(self, session: ActorSession, players: Sequence[Player], *others: ActorSession) -> None:
+    def __init__(
+        self,
+        session: ActorSession,
+        players: Sequence[Player],
+        *others: ActorSession,
+        place: Place | None = None,
+    ) -> None:
+        self._place = place
         self._session = session
         self._sessions = (session, *others)
         self._players = players
@@ -61,6 +70,10 @@ class PlayerGroup:
     def restarts(self) -> int:
         """How often an environment failed and was made again."""
         return sum(player.reports[0].restarts for player in self._players)
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """How the workers of its place stand; empty where the place does not report them. From any thread."""
+        return self._place.workers() if isinstance(self._place, ReportsWorkers) else ()
 
     async def run(self) -> None:
         """Play until the session is done, and return when everything the actors did is consumed.
@@ -206,7 +219,7 @@ class ActorGroup(PlayerGroup):
             else Actor(session, actor_id, settings)
             for actor_id in ids
         ]
-        super().__init__(session, players)
+        super().__init__(session, players, place=where)
 
 
 def start_limiter() -> anyio.CapacityLimiter:

@@ -35,6 +35,7 @@ __all__ = [
     "Ready",
     "RemoteFailure",
     "Stop",
+    "Waiting",
     "Weights",
     "WorkerCommand",
     "WorkerEvent",
@@ -113,10 +114,13 @@ class WorkerExited(msgspec.Struct, frozen=True):
     Attributes:
         exit_code: of its process, negative for a signal; None: unknown, or there was no process.
         why: the reason in words, if it is known.
+        is_lost: the place lost the worker, reports that itself and limits how often it may happen: it does
+            not count as a failure of the environment, and the next worker is asked for at once.
     """
 
     exit_code: int | None = None
     why: str = ""
+    is_lost: bool = False
 
     @property
     def in_words(self) -> str:
@@ -127,7 +131,14 @@ class WorkerExited(msgspec.Struct, frozen=True):
         return f"its process has ended ({f'killed by signal {-code}' if code < 0 else f'exit code {code}'})"
 
 
-WorkerEvent = WorkerMessage | WorkerExited
+class Waiting(msgspec.Struct, frozen=True):
+    """The worker waits until its place can start it; posted by its link, before ``Ready``.
+
+    From then on the place bounds the start, and names what is missing; the actor waits as long as it must.
+    """
+
+
+WorkerEvent = WorkerMessage | WorkerExited | Waiting
 
 
 # Commands of the training ---------------------------------------------------------------------------

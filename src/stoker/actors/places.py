@@ -24,7 +24,7 @@ import threading
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import anyio
 import msgspec
@@ -34,10 +34,11 @@ from stoker.actors.episodes import EnvFactory
 from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerMessage, described
 from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.errors import ConfigError
+from stoker.session.workers import WorkerStatus
 from stoker.threads import backend_here
 from stoker.types import PlaceName
 
-__all__ = ["Link", "Place", "n_workers_for", "place_of"]
+__all__ = ["Link", "Place", "ReportsWorkers", "n_workers_for", "place_of"]
 
 logger = logging.getLogger("stoker.actors")
 
@@ -88,6 +89,15 @@ class Place(Protocol):
             factory: makes its environment.
             policy: a copy of the policy for it.
         """
+        ...
+
+
+@runtime_checkable
+class ReportsWorkers(Protocol):
+    """What a place implements in addition if its workers are worth looking at."""
+
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """How its workers stand; from any thread."""
         ...
 
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 import stoker.actors.messages as messages
-from stoker.actors.actor import Player, PlayerSettings
+from stoker.actors.actor import Player, PlayerSettings, WorkerLost
 from stoker.actors.episodes import EnvironmentFailed, PolicyFailed
 from stoker.actors.messages import PlayedEvent, WorkerEvent
 from stoker.actors.places import Link, Place
@@ -38,10 +38,6 @@ _CLOSE_S = 5.0
 
 _KILL_S = 10.0
 """A killed worker is seen to end within this time, or not at all."""
-
-
-class WorkerLost(Exception):
-    """The process or thread of an environment ended for an unknown reason."""
 
 
 class RemoteActor(Player):
@@ -116,6 +112,8 @@ class RemoteActor(Player):
                     message = await self._next(link)
             except TimeoutError:
                 raise EnvironmentFailed from WorkerLost(f"its worker did not start within {_START_S:.0f} s")
+        while isinstance(message, messages.Waiting):  # others may start meanwhile
+            message = await self._next(link)
         await self._handle(message, link)
 
     async def _serve(self, link: Link) -> None:
@@ -170,8 +168,10 @@ class RemoteActor(Player):
                 if isinstance(error, ConfigError):
                     raise error
                 raise EnvironmentFailed from error
-            case messages.WorkerExited():
-                raise EnvironmentFailed from WorkerLost(message.in_words)
+            case messages.WorkerExited(is_lost=is_lost):
+                raise EnvironmentFailed from WorkerLost(message.in_words, counts=not is_lost)
+            case messages.Waiting():
+                pass
             case messages.Ready():
                 self.is_starting = False
                 self._send_weights(link)  # its start took a while

@@ -135,7 +135,7 @@ class VectorActorGroup(PlayerGroup):
             RemoteVectorActor(session, share, settings, place=where, feed=feed, starting=starting)
             for share in shares
         ]
-        super().__init__(session, players)
+        super().__init__(session, players, place=where)
 
 
 class _VectorPlayer(Player):

@@ -149,6 +149,8 @@ class Worker:
         policy: chooses the actions.
         commands: from the training.
         post: takes its messages; may be slow, must not wait for a command.
+        on_played: called with the number of steps right after the environment did them, before anything of
+            them is sent; None: nobody counts.
     """
 
     def __init__(
@@ -158,7 +160,9 @@ class Worker:
         policy: OwnPolicy,
         commands: Mailbox[WorkerCommand],
         post: Callable[[WorkerMessage], None],
+        on_played: Callable[[int], None] | None = None,
     ) -> None:
+        self._on_played = on_played
         self._assignment = assignment
         self._factory = factory
         self._policy = policy
@@ -264,6 +268,8 @@ class Worker:
         if not np.isfinite(done.rewards).all():
             for reward in done.rewards.tolist():
                 finite_float("reward", reward)
+        if self._on_played is not None:
+            self._on_played(n_steps)
         batch = done.batch() if extras is None or getattr(extras, "ndim", 0) == 2 else None
         if not n_steps:
             return 0
@@ -301,6 +307,8 @@ class Worker:
         """
         self._clock.enter(OBSERVING)
         finite_float("reward", step.reward)  # here, so that such an environment does not do another step
+        if self._on_played is not None:
+            self._on_played(1)
         self._credit -= 1
         self._add(step)
 

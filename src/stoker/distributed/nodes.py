@@ -1,0 +1,58 @@
+"""What Ray says of processes and nodes, in the words of a training."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+from stoker.errors import ConfigError, MissingDependency
+
+try:
+    import ray
+    import ray.exceptions as ray_errors
+except ImportError as error:
+    raise MissingDependency("ray", "ray") from error
+
+__all__ = ["refusal_of", "whereabouts", "words_of"]
+
+_ray: Any = ray
+"""Untyped: what is used of Ray has no types."""
+
+
+def whereabouts() -> tuple[str, str, str]:
+    """The node's id and address of a process that Ray started, and the file of its standard error."""
+    output_path = ""
+    with contextlib.suppress(OSError):  # there is no /proc
+        output_path = str(Path("/proc/self/fd/2").readlink())
+    return _ray.get_runtime_context().get_node_id(), _ray.util.get_node_ip_address(), output_path
+
+
+def refusal_of(error: BaseException) -> ConfigError | None:
+    """Why a process could not start, if another one would fail in the same way."""
+    text = str(error)
+    if isinstance(error, ray_errors.RuntimeEnvSetupError) or "creation task" in text:
+        reason = text.strip().splitlines()[-1]
+        refusal = ConfigError(
+            f"a worker cannot start on the cluster ({reason}): stoker and what it needs must be installed on "
+            "each node, in the Python that Ray uses there"
+        )
+        refusal.add_note(text)
+        return refusal
+    return None
+
+
+def words_of(error: BaseException) -> str:
+    """Why a call of a process failed, in a few words."""
+    text = str(error)
+    if isinstance(error, ray_errors.OutOfMemoryError) or "memory monitor" in text:
+        return "its node ran out of memory, and Ray ended its process"
+    if re.search(r"node (died|was (dead|marked dead))|[Nn]ode.*(dead|terminated)|NODE_DIED", text):
+        return "its node has left the cluster"
+    if "connection error code" in text:
+        return "its process was killed or has crashed"
+    if isinstance(error, ray_errors.RayActorError):
+        detail = re.search(r"(?:exit detail|cause): (.*?)(?:\. Some common causes|$)", text, re.DOTALL)
+        return f"its process has ended ({' '.join(detail[1].split())})" if detail else "its process has ended"
+    return f"its process failed ({type(error).__name__}: {text.strip().splitlines()[-1]})"

@@ -1,0 +1,64 @@
+"""How many steps each environment of a process has played: a file in memory that outlives the process.
+
+A killed process cannot report what it played since its last message, but the kernel keeps what it wrote to
+a mapped file. Each link of a host has a slot of its own there, so that no two threads write to one number.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from pathlib import Path
+
+from stoker.writer.files import remove_all
+
+__all__ = ["PlayedSteps", "take_total"]
+
+_SLOT_BYTES = 8
+
+
+class PlayedSteps:
+    """The counts of one process, all zero at first.
+
+    Args:
+        name: of the file, unique on its node; it lies in the node's directory for temporary files.
+        n_slots: how many counts there are.
+    """
+
+    def __init__(self, name: str, n_slots: int) -> None:
+        self.path = Path(tempfile.gettempdir()) / name
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.ftruncate(descriptor, n_slots * _SLOT_BYTES)
+            self._map = mmap.mmap(descriptor, n_slots * _SLOT_BYTES)
+        finally:
+            os.close(descriptor)
+        self._counts = memoryview(self._map).cast("Q")
+
+    def add(self, slot: int, n_steps: int) -> None:
+        """Count steps; by one thread at a time for each slot."""
+        self._counts[slot] += n_steps
+
+    def of(self, slot: int) -> int:
+        """The steps counted there."""
+        return self._counts[slot]
+
+    @property
+    def total(self) -> int:
+        """All steps counted."""
+        return sum(self._counts)
+
+    def remove(self) -> None:
+        """Delete the file; the counts can still be used."""
+        remove_all([self.path])
+
+
+def take_total(path: str) -> int | None:
+    """The sum of all counts of a process that has ended; deletes its file. None: there is no such file."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    remove_all([Path(path)])
+    return sum(memoryview(data).cast("Q"))

@@ -1,0 +1,430 @@
+"""The one thread of a training that talks to its workers on a cluster.
+
+It waits for one queue, with answers of Ray, which arrive as callbacks, and workers that have something to
+send. Each process is asked for its next batch as soon as the last one is here; the commands of a few
+milliseconds go out together. All calls of Ray are made here, so none holds an event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import msgspec
+import numpy as np
+
+from stoker.actors.messages import Weights, encode_message
+from stoker.distributed.cluster import Cluster
+from stoker.distributed.host import Host
+from stoker.distributed.nodes import refusal_of, whereabouts, words_of
+from stoker.distributed.parcels import Batch, Delivery, Hello
+from stoker.distributed.played import take_total
+from stoker.distributed.versions import Versions, difference
+from stoker.distributed.workers import Incarnation, RayWorker
+from stoker.errors import ConfigError, MissingDependency
+
+try:
+    import ray
+    import ray.exceptions as ray_errors
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError as error:
+    raise MissingDependency("ray", "ray") from error
+
+__all__ = ["Pump"]
+
+logger = logging.getLogger("stoker.distributed")
+_ray: Any = ray
+"""Untyped: what is used of Ray has no types."""
+
+_POLL_S = 1.0
+"""A process without messages answers after this time."""
+
+_QUIET_S, _SILENT_S = 3.0, 8.0
+"""After so long without an answer a process's node is asked, and after so long without one it is given up."""
+
+_LINGER_S = 0.005
+"""Commands of a worker that go out less than this after its last ones are collected."""
+
+_TICK_S = 0.5
+_LOOK_S = 2.0
+"""How often the cluster is asked what workers wait for."""
+
+_COUNT_S = 60.0
+"""How long the count of a process that has ended is waited for."""
+
+_CLOSE_S = 8.0
+"""How long environments may take to close."""
+_FINISH_S = 2.0
+"""How long processes may take to report their counts at the end."""
+
+_encoder = msgspec.msgpack.Encoder()
+_batches = msgspec.msgpack.Decoder(Batch)
+_hellos = msgspec.msgpack.Decoder(Hello)
+
+
+class _Loss:
+    """A process that has ended, whose count of played steps is being read."""
+
+    def __init__(self, worker: RayWorker, incarnation: Incarnation, why: str, until: float) -> None:
+        self.worker = worker
+        self.incarnation = incarnation
+        self.why = why
+        self.until = until
+        self.most = incarnation.most_in_flight
+
+
+class Pump:
+    """Starts processes for workers, carries what goes between them and their links, and starts them again.
+
+    Args:
+        cluster: where they run.
+        name: tells this training's processes from all others.
+        worker_cpus: CPUs of a worker.
+        min_workers: so many must have started before the first links play.
+        workers: all workers; others may be appended.
+        lock: guards the workers and their links.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        worker_cpus: float,
+        min_workers: int,
+        workers: Sequence[RayWorker],
+        lock: threading.Lock,
+    ) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._min_workers = min_workers
+        self._workers = workers
+        self._lock = lock
+        self._worker_cpus = worker_cpus
+        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._due: dict[RayWorker, float] = {}  # when what it has to send goes out
+        self._sent_at: dict[RayWorker, float] = {}
+        self._references: WeakKeyDictionary[Weights, Any] = WeakKeyDictionary()
+        self._losses: list[_Loss] = []
+        self._has_begun = False
+        self._looked_at = 0.0
+        self._said = ""
+        self._closing_until: float | None = None
+        self._played_since_barren = False
+        self.n_puts = 0
+        """How many versions of weights were handed to Ray."""
+        self._node_id = str(_ray.get_runtime_context().get_node_id())
+        self._host = _ray.remote(concurrency_groups={"poll": 1, "commands": 1})(Host)
+        self._thread = threading.Thread(target=self._run, name="stoker-cluster", daemon=True)
+        self._thread.start()
+
+    def wake(self, worker: RayWorker) -> None:
+        """A worker has something to send; from any thread."""
+        self._events.put(partial(self._plan, worker))
+
+    def close(self, timeout_s: float) -> None:
+        """End all links and processes; blocks until that is done, or for that time."""
+        self._events.put(self._begin_close)
+        self._thread.join(timeout_s)
+
+    # The thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closed(time.monotonic()):
+                self._turn()
+        except Exception as error:
+            logger.exception("the connection to the workers has failed")
+            refusal = ConfigError(
+                f"the connection to the workers has failed ({type(error).__name__}: {error})"
+            )
+            refusal.__cause__ = error
+            with self._lock:
+                for worker in self._workers:
+                    worker.refuse(refusal)
+        finally:
+            self._end()
+
+    def _turn(self) -> None:
+        """Wait for one event, and handle it with all others that are there."""
+        next_at = min([self._tick_at, *self._due.values()])
+        timeout_s = max(0.0, next_at - time.monotonic())
+        try:
+            event = self._events.get(timeout=timeout_s)
+            while True:
+                event()
+                event = self._events.get_nowait()
+        except queue.Empty:
+            pass
+        now = time.monotonic()
+        for worker, due_at in list(self._due.items()):
+            if due_at <= now:
+                del self._due[worker]
+                self._deliver(worker, now)
+        if now >= self._tick_at:
+            self._tick_at = now + _TICK_S
+            self._tick(now)
+
+    _tick_at = 0.0
+
+    def _tick(self, now: float) -> None:
+        with self._lock:
+            for worker in self._workers:
+                if worker.start_at is not None and now >= worker.start_at:
+                    worker.start_at = None
+                    self._plan(worker)
+        for loss in [loss for loss in self._losses if now >= loss.until]:
+            self._count(loss, None)
+        for worker in list(self._workers):
+            if (incarnation := worker.now) is not None and incarnation.hello is not None:
+                self._check_silence(worker, incarnation, now)
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            self._look(now)
+
+    def _call(self, call: Any, then: Callable[[Future[Any]], None]) -> None:
+        """Handle the answer of a call of Ray on this thread."""
+        call.future().add_done_callback(lambda future: self._events.put(partial(then, future)))  # pyright: ignore
+
+    # Starting -----------------------------------------------------------------------------------------
+
+    def _plan(self, worker: RayWorker) -> None:
+        """Have what a worker has to send go out soon, and a process started if it has none."""
+        if worker.now is None:
+            if worker.start_at is None and worker.is_wanted and not worker.is_closed:
+                self._start(worker)
+            return
+        at = 0.0 if worker.is_urgent else self._sent_at.get(worker, 0.0) + _LINGER_S
+        self._due[worker] = min(at, self._due.get(worker, at))
+
+    def _start(self, worker: RayWorker) -> None:
+        now = time.monotonic()
+        worker.n_incarnations += 1
+        number = worker.n_incarnations
+        actor = self._host.options(
+            num_cpus=self._worker_cpus, scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0
+        ).remote(f"{self._name}-{worker.index}-{number}", sys.path)
+        worker.now = incarnation = Incarnation(number, actor, now)
+        self._looked_at = min(self._looked_at, now - _LOOK_S + _TICK_S)
+        self._call(actor.hello.remote(), partial(self._on_hello, worker, incarnation))
+
+    def _on_hello(self, worker: RayWorker, incarnation: Incarnation, answer: Future[Any]) -> None:
+        if incarnation.is_dead:
+            return
+        try:
+            hello = _hellos.decode(answer.result())
+        except Exception as error:  # noqa: BLE001 - each of them ends the process
+            self._on_failure(worker, incarnation, error)
+            return
+        if (differs := difference(Versions.here(), hello.versions)) is not None:
+            self._refuse(worker, ConfigError(f"node {hello.node} cannot play for this training: {differs}"))
+            return
+        with self._lock:
+            incarnation.hello, incarnation.heard_at = hello, time.monotonic()
+            worker.waits_for = ""
+        logger.info("worker %d plays on node %s (process %d)", worker.index, hello.node, hello.pid)
+        self._poll(worker, incarnation)
+        self._begin_if_enough()
+        self._due[worker] = 0.0
+
+    def _begin_if_enough(self) -> None:
+        if self._has_begun:
+            return
+        with self._lock:
+            wanted = [worker for worker in self._workers if worker.is_wanted]
+        ready = [worker for worker in wanted if worker.now is not None and worker.now.hello is not None]
+        if len(ready) >= min(self._min_workers, len(wanted)):
+            self._has_begun = True
+            self._due.update(dict.fromkeys(ready, 0.0))
+
+    def _look(self, now: float) -> None:
+        """Find out what the workers that have not started wait for."""
+        pending = [worker for worker in self._workers if worker.now is not None and worker.now.hello is None]
+        shortage = self._cluster.shortage(self._worker_cpus, len(pending)) if pending else None
+        with self._lock:
+            for worker in pending:
+                worker.waits_for = shortage or ""
+        if shortage is not None and shortage != self._said:
+            logger.warning("%s", shortage)
+        self._said = shortage or ""
+
+    # Messages -----------------------------------------------------------------------------------------
+
+    def _poll(self, worker: RayWorker, incarnation: Incarnation) -> None:
+        poll = incarnation.actor.poll.options(concurrency_group="poll")
+        self._call(poll.remote(_POLL_S), partial(self._on_batch, worker, incarnation))
+
+    def _on_batch(self, worker: RayWorker, incarnation: Incarnation, answer: Future[Any]) -> None:
+        try:
+            data = answer.result()
+        except Exception as error:  # noqa: BLE001 - each of them ends the process
+            if not incarnation.is_dead:
+                self._on_failure(worker, incarnation, error)
+            return
+        if not incarnation.is_dead:
+            incarnation.heard_at = time.monotonic()
+            self._poll(worker, incarnation)
+        try:
+            batch = _batches.decode(data)
+            with self._lock:
+                n_steps = worker.accept(incarnation, batch)
+        except msgspec.DecodeError as error:
+            self._lose(worker, incarnation, f"its process sent an invalid message ({error})")
+            return
+        self._played_since_barren |= n_steps > 0
+
+    # Commands -----------------------------------------------------------------------------------------
+
+    def _deliver(self, worker: RayWorker, now: float) -> None:
+        incarnation = worker.now
+        if incarnation is None or incarnation.hello is None:
+            return
+        with self._lock:
+            delivery, weights = worker.take_delivery(incarnation, with_new=self._has_begun)
+        if delivery == Delivery():
+            return
+        self._sent_at[worker] = now
+        arguments = [_encoder.encode(delivery)] + ([] if weights is None else [self._reference(weights)])
+        deliver = incarnation.actor.deliver.options(concurrency_group="commands")
+        self._call(deliver.remote(*arguments), partial(self._on_delivered, worker, incarnation))
+
+    def _reference(self, weights: Weights) -> Any:
+        """Ray's reference to encoded weights; one for each version, however many workers need it."""
+        reference = self._references.get(weights)
+        if reference is None:
+            encoded = np.frombuffer(encode_message(weights), np.uint8)
+            self._references[weights] = reference = _ray.put(encoded)
+            self.n_puts += 1
+        return reference
+
+    def _on_delivered(self, worker: RayWorker, incarnation: Incarnation, answer: Future[Any]) -> None:
+        error = answer.exception()
+        if error is not None and not incarnation.is_dead:
+            self._on_failure(worker, incarnation, error)
+
+    # Ends ---------------------------------------------------------------------------------------------
+
+    def _on_failure(self, worker: RayWorker, incarnation: Incarnation, error: BaseException) -> None:
+        """A call of a process failed: it has ended, or could not start, or has an error."""
+        if incarnation.hello is None and (refusal := refusal_of(error)) is not None:
+            self._refuse(worker, refusal)
+        else:
+            self._lose(worker, incarnation, words_of(error))
+
+    def _refuse(self, worker: RayWorker, error: ConfigError) -> None:
+        incarnation = worker.now
+        with self._lock:
+            worker.refuse(error)
+        if incarnation is not None:
+            _ray.kill(incarnation.actor)
+
+    def _lose(self, worker: RayWorker, incarnation: Incarnation, why: str) -> None:
+        now = time.monotonic()
+        loss = _Loss(worker, incarnation, why, now + _COUNT_S)
+        with self._lock:
+            worker.lose(incarnation, why, now, may_give_up=not self._played_since_barren)
+        self._played_since_barren = False
+        _ray.kill(incarnation.actor)
+        if worker.start_at is not None and worker.start_at <= now:
+            worker.start_at = None
+            self._plan(worker)
+        hello = incarnation.hello
+        if hello is None:
+            logger.warning("worker %d could not start: %s", worker.index, why)
+            return
+        if hello.node_id == self._node_id:
+            self._report(loss, take_total(hello.played_path))
+            return
+        self._losses.append(loss)
+        count = self._on_node(take_total, hello.node_id).remote(hello.played_path)
+        self._call(count, partial(self._count, loss))
+
+    def _on_node(self, function: Any, node_id: str) -> Any:
+        """A task that needs no CPU and runs on one node or nowhere."""
+        return _ray.remote(function).options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+
+    def _count(self, loss: _Loss, answer: Future[Any] | None) -> None:
+        """The count of a process is here, or could not be read."""
+        if loss in self._losses:
+            self._losses.remove(loss)
+            self._report(loss, None if answer is None or answer.exception() is not None else answer.result())
+
+    def _report(self, loss: _Loss, total: int | None) -> None:
+        """Report the end of a process that has played ``total`` steps; None: that is not known."""
+        worker, incarnation = loss.worker, loss.incarnation
+        if total is None:
+            n_lost, lost = loss.most, f"at most {loss.most} steps are lost"
+            with self._lock:
+                worker.why = f"{loss.why}; {lost}"
+        else:
+            n_lost = total - incarnation.received
+            lost = f"{n_lost} {'step is' if n_lost == 1 else 'steps are'} lost"
+        with self._lock:
+            worker.lost_steps += n_lost
+        hello = incarnation.hello
+        where = "" if hello is None else f" on node {hello.node}"
+        logger.warning("worker %d%s was lost: %s; %s", worker.index, where, loss.why, lost)
+
+    def _check_silence(self, worker: RayWorker, incarnation: Incarnation, now: float) -> None:
+        """Give up a process whose node does not answer; one that only holds its interpreter is left alone."""
+        hello = incarnation.hello
+        if now - incarnation.heard_at < _QUIET_S or hello is None:
+            return
+        unseen_s = now - max(incarnation.heard_at, incarnation.node_seen_at)
+        if unseen_s >= _SILENT_S:
+            self._lose(worker, incarnation, f"its node has not answered for {unseen_s:.0f} s")
+        elif unseen_s >= _QUIET_S and not incarnation.is_node_asked:
+            incarnation.is_node_asked = True
+            probe = self._on_node(whereabouts, hello.node_id).remote()
+            self._call(probe, partial(self._on_probe, incarnation))
+
+    def _on_probe(self, incarnation: Incarnation, answer: Future[Any]) -> None:
+        incarnation.is_node_asked = False
+        if answer.exception() is None:
+            incarnation.node_seen_at = time.monotonic()
+
+    # Closing ------------------------------------------------------------------------------------------
+
+    def _begin_close(self) -> None:
+        if self._closing_until is not None:
+            return
+        self._closing_until = time.monotonic() + _CLOSE_S
+        with self._lock:
+            for worker in self._workers:
+                worker.stop_links()
+        self._tick_at = 0.0
+
+    def _is_closed(self, now: float) -> bool:
+        if self._closing_until is None:
+            return False
+        if now >= self._closing_until:
+            return True
+        return not self._losses and not any(worker.is_wanted for worker in self._workers)
+
+    def _end(self) -> None:
+        """End the processes, once their links have ended or time is up."""
+        with self._lock:
+            ended = [(worker, worker.now) for worker in self._workers if worker.now is not None]
+            for worker in self._workers:
+                worker.close("its place was closed")
+        if not _ray.is_initialized():
+            return
+        finished = [incarnation.actor.finish.remote() for _, incarnation in ended]
+        if finished:
+            _ray.wait(finished, num_returns=len(finished), timeout=_FINISH_S)
+        for (worker, incarnation), answer in zip(ended, finished, strict=True):
+            with contextlib.suppress(ray_errors.RayError):  # it is late, has ended, or has never started
+                worker.lost_steps += _ray.get(answer, timeout=0) - incarnation.received
+            _ray.kill(incarnation.actor)

@@ -1,0 +1,73 @@
+"""Environments for the workers of a cluster. Each notes what it does in a file that outlives its process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def started_cluster(*cpus: int) -> Iterator[str]:
+    """The address of a cluster with a node for each number of CPUs; it ends with the block."""
+    if address := os.environ.get("STOKER_TEST_CLUSTER"):
+        yield address
+        return
+    program = Path(__file__).with_name("cluster_program.py")
+    command = [sys.executable, str(program), *map(str, cpus)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+class NotedEnv:
+    """Episodes of 20 steps; each observation is a number that no other environment ever shows.
+
+    Args:
+        directory: for the file with its steps, one number each.
+        step_s: how long a step takes.
+    """
+
+    def __init__(self, directory: Path, step_s: float = 0.002) -> None:
+        self._step_s = step_s
+        self._number = secrets.randbelow(1 << 30) << 20
+        self._file = (directory / f"{os.getpid()}-{self._number}").open("ab", buffering=0)
+        self._left = 0
+
+    def _next(self) -> np.ndarray[Any, Any]:
+        self._number += 1
+        return np.array([self._number], np.float64)
+
+    def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
+        self._left = 20
+        return self._next(), {}
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        time.sleep(self._step_s)
+        self._left -= 1
+        observation = self._next()
+        self._file.write(observation.tobytes())
+        return observation, float(self._left), self._left == 0, False, {}
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def noted_steps(directory: Path) -> list[float]:
+    """What all environments noted there."""
+    return [number for file in directory.iterdir() for number in np.fromfile(file).tolist()]
+
+
+def pids_in(directory: Path) -> set[int]:
+    """The processes that environments noted steps from."""
+    return {int(file.name.split("-")[0]) for file in directory.iterdir()}

@@ -33,7 +33,9 @@ from stoker import (
 )
 from stoker.actors import Assignment, EnvFactory, Mailbox, OwnPolicy, WorkerCommand, WorkerEvent, WorkerExited
 from stoker.actors.messages import Ready, Stop
+from stoker.actors.streams import PolicyFeed
 from stoker.envs import episode_seed
+from stoker.session.publishing import PolicyBuffer
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 
 pytestmark = pytest.mark.anyio
@@ -133,6 +135,19 @@ async def test_the_same_seeds_episodes_and_steps_as_with_central_acting(settings
         assert mine[:common] == theirs[:common]
         assert report.episodes == report.steps // 3
     assert sum(report.steps for report in reports) - session.refused_steps == 600
+
+
+async def test_copies_that_are_due_at_different_times_get_the_same_weights() -> None:
+    policies = PolicyBuffer(PortableAgent())
+    feed = PolicyFeed(policies, sync_interval=5)
+    policies.publish(5)
+    shared = feed.fresh()
+    policies.publish(9)
+    assert (shared.version, feed.fresh()) == (5, shared), "it is packed and sent once for all"
+    policies.publish(10)
+    assert feed.fresh().version == 10
+    policies.publish(12)
+    assert feed.newest().version == 12
 
 
 @own_copies

@@ -206,7 +206,7 @@ class RemoteActor(Player):
     def _send_weights(self, link: Link, *, now: bool = False) -> None:
         """Send the newest weights if the worker's are due to be replaced, or ``now``."""
         if now or self._feed.is_due(self._sent):
-            fresh = self._feed.newest()
+            fresh = self._feed.newest() if now else self._feed.fresh()
             self._sent = fresh.version
             link.send(fresh)
 

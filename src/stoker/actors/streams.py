@@ -253,6 +253,14 @@ class PolicyFeed:
         """Whether a copy of that version is due for an update."""
         return self._policies.version - version >= self._interval
 
+    def fresh(self) -> Weights:
+        """Published weights that are not due for an update, the same for all copies until they are.
+
+        Copies that are due at different times so come to have the same weights, which are packed and sent
+        once for all.
+        """
+        return self.newest() if self._newest is None or self.is_due(self._newest.version) else self._newest
+
     def newest(self) -> Weights:
         """The newest published weights."""
         if self._newest is None or self._newest.version != self._policies.version:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
 import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing import popen_spawn_posix
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ import launching
 
 settings.register_profile("stoker", deadline=None, max_examples=50)  # no test measures time
 settings.load_profile("stoker")
+popen_spawn_posix.Popen = launching.Spawned
+multiprocessing.util.spawnv_passfds = launching.Spawned.spawnv_passfds
 torch.set_num_threads(1)  # tiny networks: threads only get into each other's way
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background job: children inherit it

@@ -5,32 +5,42 @@ program is a process like any other: it has its own pid, session, working direct
 streams and signals, and its interpreter ends as usual. It differs from ``python ...`` in this: modules of
 stoker and torch are already imported, its parent is the server, ``/proc/PID/cmdline`` is the server's, and
 ``PYTHONHASHSEED`` has no effect. Tests of these, and of the installed command, start a real interpreter.
+
+Processes that multiprocessing spawns from tests are forked from the server, too; not those of programs.
 """
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import contextlib
+import ctypes
+import fcntl
 import functools
 import gc
 import importlib
 import io
+import multiprocessing.util
 import os
 import pickle
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import types
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from multiprocessing import popen_spawn_posix
+from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-__all__ = ["Popen", "run", "stop"]
+__all__ = ["Popen", "Spawned", "real_spawns", "run", "server_pid", "stop"]
 
 _NUMBER = struct.Struct("=i")
 _PRELOADED = (
@@ -51,6 +61,8 @@ class _Program(NamedTuple):
     env: dict[str, str]
     closed: Sequence[int]
     ignored: list[int]
+    kept: Sequence[int] = ()
+    """Descriptors that the program has beside its standard streams, under the same numbers."""
 
 
 # In the test --------------------------------------------------------------------------------------
@@ -78,21 +90,10 @@ class Popen(subprocess.Popen):
         assert not pass_fds
         p2cread, _, _, c2pwrite, _, errwrite = pipes
         streams = [own if own >= 0 else number for number, own in enumerate((p2cread, c2pwrite, errwrite))]
-        ignored = [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
-        program = _Program(
-            list(map(os.fspath, args[1:])),
-            os.fspath(cwd or Path.cwd()),
-            dict(os.environ if env is None else env),
-            self._closed,
-            ignored,
-        )
-        self._connection, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(_server().control, [b"."], [theirs.fileno()])
-        data = pickle.dumps(program)
-        socket.send_fds(self._connection, [_NUMBER.pack(len(data))], streams)
-        self._connection.sendall(data)
-        [self.pid] = _NUMBER.unpack(self._connection.recv(_NUMBER.size))
+        words = list(map(os.fspath, args[1:]))
+        environment = dict(os.environ if env is None else env)
+        program = _Program(words, os.fspath(cwd or Path.cwd()), environment, self._closed, _ignored())
+        self.pid, self._connection = _fork(program, streams)
         self._child_created = True
         self._close_pipe_fds(*pipes)
 
@@ -137,6 +138,71 @@ def run(
     return done
 
 
+class Spawned(popen_spawn_posix.Popen):
+    """A process that multiprocessing spawns, forked from the server."""
+
+    _lock = threading.Lock()
+    _connections: ClassVar[dict[int, socket.socket]] = {}
+
+    @staticmethod
+    def spawnv_passfds(path: bytes, args: Sequence[str], passfds: Sequence[int]) -> int:
+        """Start a process of multiprocessing: its tracker of resources is not one to fork."""
+        if "--multiprocessing-fork" not in args or popen_spawn_posix.Popen is not Spawned:
+            return _spawnv_passfds(path, args, passfds)
+        words = list(args[args.index("-c") :])
+        program = _Program(words, str(Path.cwd()), dict(os.environ), (), _ignored(), sorted(passfds))
+        with Spawned._lock:
+            pid, connection = _fork(program, [0, 1, 2, *program.kept])
+        Spawned._connections[pid] = connection
+        return pid
+
+    def _launch(self, process_obj: Any) -> None:
+        super()._launch(process_obj)
+        self._status = self._connections.pop(self.pid).detach()
+        Finalize(self, os.close, (self._status,))
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        while self.returncode is None:
+            with self._lock:  # several threads may wait
+                if self.returncode is None and select.select([self._status], [], [], 0.0)[0]:
+                    status = os.read(self._status, _NUMBER.size)
+                    assert status, "the server of launching.py has ended"
+                    self.returncode = os.waitstatus_to_exitcode(*_NUMBER.unpack(status))
+            if flag == os.WNOHANG:
+                break
+            select.select([self._status], [], [], 1.0)
+        return self.returncode
+
+
+_spawnv_passfds = multiprocessing.util.spawnv_passfds
+
+
+@contextlib.contextmanager
+def real_spawns() -> Generator[None]:
+    """Lets multiprocessing spawn interpreters meanwhile."""
+    popen_spawn_posix.Popen = Spawned.__base__
+    try:
+        yield
+    finally:
+        popen_spawn_posix.Popen = Spawned
+
+
+def _ignored() -> list[int]:
+    return [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
+
+
+def _fork(program: _Program, descriptors: Sequence[int]) -> tuple[int, socket.socket]:
+    """The pid of the program, and where its exit status comes from."""
+    connection, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(_server().control, [b"."], [theirs.fileno()])
+    data = pickle.dumps(program)
+    socket.send_fds(connection, [_NUMBER.pack(len(data))], descriptors)
+    connection.sendall(data)
+    [pid] = _NUMBER.unpack(connection.recv(_NUMBER.size))
+    return pid, connection
+
+
 class _Server(NamedTuple):
     process: subprocess.Popen[bytes]
     control: socket.socket
@@ -154,6 +220,11 @@ def _server() -> _Server:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # no threads: it forks
         )
     return _Server(process, control)
+
+
+def server_pid() -> int | None:
+    """The process id of this process's server, if it has started."""
+    return _server().process.pid if _server.cache_info().currsize else None
 
 
 def stop() -> None:
@@ -180,7 +251,7 @@ def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
     signal.signal(signal.SIGCHLD, reap)
     while (message := socket.recv_fds(control, 1, 1))[0]:
         connection = socket.socket(fileno=message[1][0])
-        size, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, 3)
+        size, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, 64)
         with connection.makefile("rb") as file:
             program: _Program = pickle.loads(file.read(*_NUMBER.unpack(size)))
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
@@ -212,7 +283,12 @@ def _become(program: _Program, descriptors: list[int]) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number in program.ignored else default)
-    for number, descriptor in enumerate(descriptors):
+    numbers = [0, 1, 2, *program.kept]
+    above = max(*numbers, *descriptors) + 1
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in descriptors]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for number, descriptor in zip(numbers, moved, strict=True):
         os.dup2(descriptor, number)
         os.close(descriptor)
     for number in program.closed:
@@ -266,14 +342,26 @@ def _execute(words: list[str]) -> None:
         runpy.run_path(rest[0], run_name="__main__")
 
 
+def _leave_alone(names: Sequence[str]) -> None:
+    """Keep the end of the interpreter from taking modules apart, which would copy all their memory."""
+    for name in names:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(sys.modules.pop(name, None)))
+
+
 if __name__ == "__main__":
+    _packages: list[str] = []
+    atexit.register(_leave_alone, _packages)  # first, so that it is the last to be called
     import stoker
 
     for _module in (*_PRELOADED, *(each.name for each in pkgutil.walk_packages(stoker.__path__, "stoker."))):
         if not _module.endswith("__main__"):
             importlib.import_module(_module)
+    _packages += [name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names]
     gc.collect()
     gc.freeze()  # a fork copies only the memory that it changes
+    _c = ctypes.CDLL(None)
+    if hasattr(_c, "on_exit"):
+        _c.on_exit(_c._exit, None)
     _the_program = _serve(socket.socket(fileno=int(sys.argv[1])))
     _become(*_the_program)
     _execute(_the_program[0].words)

@@ -7,6 +7,7 @@ worker have. The lock of the place guards the fields of all of its links.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Protocol
 
 import stoker.actors.messages as messages
@@ -49,7 +50,13 @@ class RayLink:
         """Steps that it may do in addition, not sent yet."""
         self.weights: Weights | None = None
         """New weights for it, not sent yet."""
-        self.is_stopped = self.is_killed = False
+        self.is_stopped = False
+        self.killed_at: float | None = None
+        """When its environment was to be left behind, in monotonic seconds."""
+        self.opened_at = 0.0
+        """When it was sent to a process."""
+        self.has_started = False
+        """Whether it has sent anything."""
         self.has_exited = False
         self.number: int | None = None
         """Its number at the process that plays it; None: it waits for one."""
@@ -94,12 +101,21 @@ class RayLink:
     def kill(self) -> None:
         """Leave the environment's thread behind, or end its whole process if that does not answer."""
         with self._owner.lock:
-            self.is_killed = True
-            self._owner.want_sent(self)
+            self.abandon()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is to end."""
+        return self.is_stopped or self.killed_at is not None
+
+    def abandon(self) -> None:
+        """The same, with the lock held."""
+        self.killed_at = time.monotonic()
+        self._owner.want_sent(self)
 
     def opening(self, number: int) -> Opening:
         """What starts it at a process, where it has this number."""
-        self.number = number
+        self.number, self.opened_at = number, time.monotonic()
         return Opening(number, self.assignment, self._backend, self._load)
 
     def exit(self, why: str = "", *, is_lost: bool = False) -> None:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self
 
+import msgspec
+
 from stoker.actors.episodes import EnvFactory
 from stoker.actors.messages import described
 from stoker.actors.places import Link
@@ -26,6 +28,10 @@ from stoker.session.workers import WorkerStatus
 from stoker.types import ActorId
 
 __all__ = ["RayPlace"]
+
+_DELAY_S = 0.1
+"""The longest time between two messages of an actor that plays ahead. Its episode's end is sent at once, and
+messages of few steps cost the training more than they are worth to it."""
 
 _CLOSED_S = 15.0
 """How long ``close`` takes at most."""
@@ -91,7 +97,7 @@ class RayPlace:
         self._worker_of: dict[ActorId, RayWorker] = {}
         self._factory: tuple[EnvFactory, bytes] | None = None
         self._is_closed = False
-        name = f"stoker-played-{os.getpid()}-{secrets.token_hex(6)}"
+        name = f"{os.getpid()}-{secrets.token_hex(6)}"
         self._pump = Pump(self._cluster, name, worker_cpus, min_workers or 1, self._workers, self._lock)
 
     def __enter__(self) -> Self:
@@ -123,6 +129,7 @@ class RayPlace:
         if self._is_closed:
             raise ConfigError("the RayPlace is closed: make a new one")
         load = pickled((factory, policy))
+        assignment = msgspec.structs.replace(assignment, max_delay_s=_DELAY_S)
         with self._lock:
             worker = self._worker_for(assignment)
         return RayLink(assignment, load, worker)

@@ -6,15 +6,21 @@ a mapped file. Each link of a host has a slot of its own there, so that no two t
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import tempfile
+import time
 from pathlib import Path
 
+from stoker.errors import WriteFailed
 from stoker.writer.files import remove_all
 
 __all__ = ["PlayedSteps", "take_total"]
 
+_PREFIX = "stoker-played-"
+_KEPT_S = 24 * 3600.0
+"""Files that were not written to for so long are left from trainings that were killed."""
 _SLOT_BYTES = 8
 
 
@@ -22,12 +28,14 @@ class PlayedSteps:
     """The counts of one process, all zero at first.
 
     Args:
-        name: of the file, unique on its node; it lies in the node's directory for temporary files.
+        name: tells the process from all others of its node, in whose directory for temporary files this is.
         n_slots: how many counts there are.
     """
 
     def __init__(self, name: str, n_slots: int) -> None:
-        self.path = Path(tempfile.gettempdir()) / name
+        directory = Path(tempfile.gettempdir())
+        _remove_old(directory)
+        self.path = directory / f"{_PREFIX}{name}"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.ftruncate(descriptor, n_slots * _SLOT_BYTES)
@@ -52,6 +60,12 @@ class PlayedSteps:
     def remove(self) -> None:
         """Delete the file; the counts can still be used."""
         remove_all([self.path])
+
+
+def _remove_old(directory: Path) -> None:
+    oldest = time.time() - _KEPT_S
+    with contextlib.suppress(OSError, WriteFailed):  # of another user, or removed meanwhile
+        remove_all([file for file in directory.glob(f"{_PREFIX}*") if file.stat().st_mtime < oldest])
 
 
 def take_total(path: str) -> int | None:

@@ -48,6 +48,9 @@ _ray: Any = ray
 _POLL_S = 1.0
 """A process without messages answers after this time."""
 
+_START_S = 120.0
+"""A process that has room and has not started after this time never will."""
+
 _QUIET_S, _SILENT_S = 3.0, 8.0
 """After so long without an answer a process's node is asked, and after so long without one it is given up."""
 
@@ -176,16 +179,16 @@ class Pump:
     _tick_at = 0.0
 
     def _tick(self, now: float) -> None:
-        with self._lock:
-            for worker in self._workers:
-                if worker.start_at is not None and now >= worker.start_at:
-                    worker.start_at = None
-                    self._plan(worker)
+        for worker in list(self._workers):
+            with self._lock:
+                worker.note_state(now)
+            if worker.start_at is not None and now >= worker.start_at:
+                worker.start_at = None
+                self._plan(worker)
+            if (incarnation := worker.now) is not None:
+                self._check(worker, incarnation, now)
         for loss in [loss for loss in self._losses if now >= loss.until]:
             self._count(loss, None)
-        for worker in list(self._workers):
-            if (incarnation := worker.now) is not None and incarnation.hello is not None:
-                self._check_silence(worker, incarnation, now)
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now
             self._look(now)
@@ -377,10 +380,24 @@ class Pump:
         where = "" if hello is None else f" on node {hello.node}"
         logger.warning("worker %d%s was lost: %s; %s", worker.index, where, loss.why, lost)
 
-    def _check_silence(self, worker: RayWorker, incarnation: Incarnation, now: float) -> None:
-        """Give up a process whose node does not answer; one that only holds its interpreter is left alone."""
+    def _check(self, worker: RayWorker, incarnation: Incarnation, now: float) -> None:
+        """Give up a process that does not start or cannot go on.
+
+        One that only holds its interpreter, and so does not answer, is left alone while its node answers.
+        """
+        with self._lock:
+            stuck = worker.stuck(incarnation, now)
         hello = incarnation.hello
-        if now - incarnation.heard_at < _QUIET_S or hello is None:
+        if stuck is not None:
+            self._lose(worker, incarnation, stuck)
+            return
+        if hello is None:
+            if worker.waits_for:
+                incarnation.heard_at = now
+            elif now - incarnation.heard_at >= _START_S:
+                self._lose(worker, incarnation, f"its process did not start within {_START_S:.0f} s")
+            return
+        if now - incarnation.heard_at < _QUIET_S:
             return
         unseen_s = now - max(incarnation.heard_at, incarnation.node_seen_at)
         if unseen_s >= _SILENT_S:

@@ -26,6 +26,12 @@ __all__ = ["Incarnation", "RayWorker"]
 _MOST_BARREN = 5
 """So many processes of a worker in a row may end before a step of any worker has arrived."""
 
+_START_S = 120.0
+"""A link that has not started after this time in a process never will."""
+
+_LEFT_S = 3.0
+"""A process that does not leave an environment behind within this time cannot: it is ended."""
+
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 """The pause after the second process in a row that did not play; doubled with each further one."""
 
@@ -76,6 +82,7 @@ class Incarnation:
         for number, data in batch.messages:
             message = messages.decode_message(data)
             link = self.links[number]
+            link.has_started = True
             if isinstance(message, messages.Played):
                 n_played = count_steps(message)
                 link.n_received += n_played
@@ -125,7 +132,7 @@ class RayWorker:
         """See ``LinkOwner``."""
         if self.is_closed:
             link.exit(self.closed_why)
-        elif link.is_stopped or link.is_killed:
+        elif link.is_over:
             link.exit()
         else:
             self._waiting.append(link)
@@ -136,11 +143,11 @@ class RayWorker:
         if link.has_exited:
             return
         if link.number is None:
-            if link in self._waiting and (link.is_stopped or link.is_killed):
+            if link in self._waiting and link.is_over:
                 self._waiting.remove(link)
                 link.exit()
             return
-        is_urgent = link.is_stopped or link.is_killed or link.assignment.asks
+        is_urgent = link.is_over or link.assignment.asks
         if not self._dirty or (is_urgent and not self.is_urgent):
             self.is_urgent |= is_urgent
             self._want_sent()
@@ -184,7 +191,7 @@ class RayWorker:
                 link.credit = 0
             if link.is_stopped:
                 stopped.append(number)
-            if link.is_killed:
+            if link.killed_at is not None:
                 abandoned.append(number)
         self._dirty.clear()
         self.is_urgent = False
@@ -204,11 +211,6 @@ class RayWorker:
         self._waiting.clear()
         return tuple(opened)
 
-    @property
-    def has_waiting(self) -> bool:
-        """Whether links wait to be played."""
-        return bool(self._waiting)
-
     def accept(self, incarnation: Incarnation, batch: Batch) -> int:
         """Take a batch of a process; the number of steps that were taken.
 
@@ -227,6 +229,18 @@ class RayWorker:
             incarnation.received += ended.unsent_steps
             self.lost_steps += ended.unsent_steps
         return n_steps
+
+    def stuck(self, incarnation: Incarnation, now: float) -> str | None:
+        """Why a process is to be given up: an environment holds it; None: it is not.
+
+        A link that does not start is left behind: its thread may wait for a module that is imported.
+        """
+        for link in incarnation.links.values():
+            if link.killed_at is not None and now - link.killed_at >= _LEFT_S:
+                return f"actor {link.assignment.actor_id!r}: its environment does not let its process answer"
+            if not link.has_started and link.killed_at is None and now - link.opened_at >= _START_S:
+                link.abandon()
+        return None
 
     def lose(self, incarnation: Incarnation, why: str, now: float, *, may_give_up: bool) -> None:
         """A process has ended, or is given up: its links end, and another one is due if any of them played.
@@ -293,20 +307,25 @@ class RayWorker:
 
     # For anyone, with the lock held ---------------------------------------------------------------------
 
+    def note_state(self, now: float) -> None:
+        """Note the state that it is in, and since when."""
+        incarnation = self.now
+        state: WorkerState = "starting"
+        if self.is_closed:
+            state = "ended"
+        elif incarnation is None or self.waits_for:
+            state = "waiting"
+        elif incarnation.hello is not None:
+            state = "playing"
+        if state != self._state[0]:
+            self._state = state, now
+
     def status(self, now: float) -> WorkerStatus:
         """How it stands."""
         incarnation = self.now
         hello = None if incarnation is None else incarnation.hello
-        if self.is_closed:
-            state: WorkerState = "ended"
-        elif hello is not None:
-            state = "playing"
-        elif self.waits_for or incarnation is None:
-            state = "waiting"
-        else:
-            state = "starting"
-        if state != self._state[0]:
-            self._state = state, now
+        self.note_state(now)
+        state, since = self._state
         links = [*self._waiting, *(() if incarnation is None else incarnation.links.values())]
         ids: list[ActorId] = []
         for link in links:
@@ -321,6 +340,6 @@ class RayWorker:
             steps=self.steps,
             lost_steps=self.lost_steps,
             late_batches=self.late_batches,
-            since_s=now - self._state[1],
-            why=self.waits_for if state == "waiting" else self.why,
+            since_s=now - since,
+            why=self.waits_for or self.why,
         )

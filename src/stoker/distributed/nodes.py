@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stoker.distributed.reaching import check_reachable
 from stoker.errors import ConfigError, MissingDependency
 
 try:
@@ -15,7 +19,7 @@ try:
 except ImportError as error:
     raise MissingDependency("ray", "ray") from error
 
-__all__ = ["refusal_of", "whereabouts", "words_of"]
+__all__ = ["ask_node", "refusal_of", "whereabouts", "words_of"]
 
 _ray: Any = ray
 """Untyped: what is used of Ray has no types."""
@@ -27,6 +31,32 @@ def whereabouts() -> tuple[str, str, str]:
     with contextlib.suppress(OSError):  # there is no /proc
         output_path = str(Path("/proc/self/fd/2").readlink())
     return _ray.get_runtime_context().get_node_id(), _ray.util.get_node_ip_address(), output_path
+
+
+def ask_node(node_id: str, timeout_s: float, then: Callable[[bool], None]) -> None:
+    """Find out whether Ray's own process on a node answers within that time; ``then`` is called on a thread.
+
+    No task is started for it: a task may need a new Python process, whose start takes longer than that where
+    environments use all CPUs.
+    """
+
+    def ask() -> None:
+        answers = True
+        try:
+            check_reachable(*_raylet_of(node_id), timeout_s)
+        except (OSError, ray_errors.RayError):
+            answers = False
+        then(answers)
+
+    threading.Thread(target=ask, name="stoker-node", daemon=True).start()
+
+
+@functools.cache
+def _raylet_of(node_id: str) -> tuple[str, int]:
+    for node in _ray.nodes():
+        if node["NodeID"] == node_id:
+            return node["NodeManagerAddress"], node["NodeManagerPort"]
+    raise OSError(f"the cluster has no node {node_id}")
 
 
 def refusal_of(error: BaseException) -> ConfigError | None:

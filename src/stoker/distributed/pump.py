@@ -25,7 +25,7 @@ import numpy as np
 from stoker.actors.messages import Weights, encode_message
 from stoker.distributed.cluster import Cluster
 from stoker.distributed.host import Host
-from stoker.distributed.nodes import refusal_of, whereabouts, words_of
+from stoker.distributed.nodes import ask_node, refusal_of, words_of
 from stoker.distributed.parcels import Batch, Delivery, Hello
 from stoker.distributed.played import take_total
 from stoker.distributed.versions import Versions, difference
@@ -404,12 +404,12 @@ class Pump:
             self._lose(worker, incarnation, f"its node has not answered for {unseen_s:.0f} s")
         elif unseen_s >= _QUIET_S and not incarnation.is_node_asked:
             incarnation.is_node_asked = True
-            probe = self._on_node(whereabouts, hello.node_id).remote()
-            self._call(probe, partial(self._on_probe, incarnation))
+            then = partial(self._on_probe, incarnation)
+            ask_node(hello.node_id, _QUIET_S, lambda is_alive: self._events.put(partial(then, is_alive)))
 
-    def _on_probe(self, incarnation: Incarnation, answer: Future[Any]) -> None:
+    def _on_probe(self, incarnation: Incarnation, is_alive: bool) -> None:
         incarnation.is_node_asked = False
-        if answer.exception() is None:
+        if is_alive:
             incarnation.node_seen_at = time.monotonic()
 
     # Closing ------------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         RelearningFailed as RelearningFailed,
         RunBroken as RunBroken,
         RunDirectoryError as RunDirectoryError,
+        RunFenced as RunFenced,
         RunLocked as RunLocked,
         RunNotFound as RunNotFound,
         SessionClosed as SessionClosed,

@@ -19,6 +19,7 @@
     │   ├── RunNotFound                     nothing to resume or read there
     │   ├── RunBroken                       a run with a file that cannot be read
     │   ├── RunLocked                       another process writes it
+    │   ├── RunFenced                       another process has taken it over
     │   └── JournalBroken                   events that are needed from its journal are damaged or missing
     ├── CheckpointNotFound (LookupError)
     ├── CheckpointCorrupt (ValueError)
@@ -58,6 +59,7 @@ __all__ = [
     "RelearningFailed",
     "RunBroken",
     "RunDirectoryError",
+    "RunFenced",
     "RunLocked",
     "RunNotFound",
     "SessionClosed",
@@ -292,6 +294,27 @@ class RunLocked(RunDirectoryError):
         self.holder = holder
         super().__init__(
             path, f"is being written by {holder}; wait for that session to end, or stop it first"
+        )
+
+
+class RunFenced(RunDirectoryError):
+    """Another process has taken the run over while this one was thought dead; this one writes nothing more.
+
+    Everything that this process had confirmed as durable is in the run, and the other process continues it.
+
+    Args:
+        path: the run's directory.
+        token: of this process's lease.
+        holder: the process that has the run now, for example ``process 4711 on host-b``.
+    """
+
+    def __init__(self, path: AnyPath, token: int, holder: str) -> None:
+        self.token = token
+        self.holder = holder
+        super().__init__(
+            path,
+            f"was taken over by {holder}, because this process, the holder of lease {token}, did not renew "
+            "it in time; the training continues there, and here nothing more is written",
         )
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
         TrainingGroup as TrainingGroup,
     )
     from stoker.runs.history import RunHistory as RunHistory
-    from stoker.runs.locking import Holder as Holder, RunLock as RunLock
+    from stoker.runs.holders import Holder as Holder
+    from stoker.runs.locking import RunLock as RunLock
     from stoker.runs.metadata import Attempt as Attempt, RunMetadata as RunMetadata
     from stoker.runs.rows import (
         Columns as Columns,

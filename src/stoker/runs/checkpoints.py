@@ -24,7 +24,7 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError
 from stoker.journal import Journal, segment_name
 from stoker.runs.bests import Bests, best_names
-from stoker.runs.locking import RunDirectory
+from stoker.runs.directory import RunDirectory
 from stoker.runs.metadata import RunMetadata
 from stoker.settings import Count, Natural, Settings
 from stoker.writer import AppendLog, files, load_checkpoint, publish_checkpoint, verify_checkpoint

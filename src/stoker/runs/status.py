@@ -15,7 +15,8 @@ from stoker.journal import JOURNAL
 from stoker.runs.events import EVENTS, AttemptEnded, EventRow
 from stoker.runs.following import EventList
 from stoker.runs.history import RunHistory
-from stoker.runs.locking import Holder, holder_of
+from stoker.runs.holders import Holder
+from stoker.runs.locking import holder_of
 from stoker.runs.metadata import RunMetadata, now, read_json
 from stoker.runs.rows import ROW_FILES
 from stoker.runs.run import TrainingRun

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from stoker.errors import Stalled
+from stoker.errors import RunFenced, Stalled
 from stoker.runs.events import ActorFellSilent, PartStalled
 from stoker.session.parts import Parts
 from stoker.stalls import Activity, StallDetector
@@ -213,12 +213,20 @@ class Watch:
         try:
             while True:
                 now = self._turned_at = await self._detector.next_look()
+                self._look_at_lease()
                 self._look_at_parts(now)
                 self._look_at_actors(now)
                 self._parts.events.look(now)
         finally:
             sampler.stop()
             self._ended.set()
+
+    def _look_at_lease(self) -> None:
+        if (run := self._parts.run) is not None:
+            try:
+                run.raise_if_fenced()
+            except RunFenced as fenced:
+                self._fail("run", fenced)
 
     def _look_at_parts(self, now: float) -> None:
         activities = self._activities()

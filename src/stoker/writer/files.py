@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from stoker.errors import RunBroken, RunDirectoryError, StokerError, WriteFailed, with_way_out
+from stoker.writer.fencing import check_fence
 
 __all__ = [
     "Meter",
@@ -85,6 +86,7 @@ def refusals_of(path: Path) -> Generator[None]:
     except StokerError:
         raise
     except OSError as error:
+        check_fence(path)  # a file that the next holder of the directory has removed or replaced
         raise WriteFailed(path, error) from error
 
 
@@ -252,6 +254,7 @@ def put_in_place(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
                         raise file.refusal from None
                     raise
                 os.fsync(raw.fileno())
+            check_fence(path)
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -335,6 +338,7 @@ def link_atomically(source: Path, target: Path) -> None:
                 write_atomically(target, partial(shutil.copyfileobj, original, length=_COPY_BYTES))
             return
         try:
+            check_fence(target)
             beside.replace(target)
         finally:
             beside.unlink(missing_ok=True)  # a rename onto another name of the same file does nothing
@@ -351,6 +355,7 @@ def remove_all(paths: Iterable[Path]) -> list[Path]:
     """
     removed, refusals = list(paths), list[WriteFailed]()
     for path in removed:
+        check_fence(path)
         try:
             with refusals_of(path):
                 path.unlink(missing_ok=True)
@@ -374,6 +379,7 @@ def move_aside(path: Path, suffix: str) -> Path:
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}{suffix}{number}")
+    check_fence(path)
     with refusals_of(path):
         path.rename(aside)
         sync_directory(path.parent)
@@ -393,6 +399,7 @@ def cut_at(path: Path, offset: int, *, separator: bytes = b"") -> int:
     """
     aside = path.with_name(path.name + ".torn")
     with refusals_of(path), path.open("r+b") as file:
+        check_fence(path)  # behind the open: the next holder replaces the file by a copy
         n_torn = file.seek(0, os.SEEK_END) - offset
         if n_torn <= 0:
             return 0

@@ -22,6 +22,7 @@ import stoker.writer.files as files
 from stoker.errors import WriteFailed
 from stoker.stalls import Activity
 from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
+from stoker.writer.fencing import check_fence
 
 __all__ = ["AppendLog", "DiskThread", "commit"]
 
@@ -123,6 +124,7 @@ class AppendLog:
         self.thread.begin(f"writing {self.path.name}")
         rest = memoryview(data)
         raw = self._raw or self._open()
+        check_fence(self.path)
         with files.refusals_of(self.path):
             try:
                 while rest.nbytes:
@@ -150,6 +152,7 @@ class AppendLog:
                 self._refusal = error
                 raise
         self._durable = self._end
+        check_fence(self.path)
 
     def close(self) -> None:
         """Make all durable and close; it is closed even where that is refused."""

@@ -207,6 +207,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "RunContext": {"name": "cartpole", "directory": Path("runs/a"), "params": {"lr": 0.1}},
     "RunDirectoryError": ("runs/a", "no"),
     "RunLocked": (Path("runs/a"), "process 3"),
+    "RunFenced": ("runs/x", 3, "process 1 on host-b"),
     "RunMetadata": {
         "name": "a",
         "version": "v1",

@@ -171,7 +171,7 @@ def test_a_sweep_makes_one_version_with_a_run_per_seed(
     ):
         assert main(["train", "CartPole-v1", *flags, *words]) == 2
         assert said in capsys.readouterr().err
-    assert len(list(version.iterdir())) == 4  # two runs, the sweep and its lock
+    assert len(list(version.iterdir())) == 5  # two runs, the sweep, its lock and lease
 
 
 @pytest.mark.faults

@@ -47,7 +47,7 @@ def test_a_run_directory_is_complete(trained: Any) -> None:
         "metadata.json", "config.json", "train_episodes.jsonl", "eval_episodes.jsonl", "metrics.jsonl",
         "events.jsonl",
         "step_800.pt", "step_1200.pt", "latest.pt", "best.pt",
-        "0001-000000000000.journal", ".lock", ".published",
+        "0001-000000000000.journal", ".lease.1", ".lock", ".published",
     }  # fmt: skip
     assert trained.run.parent == trained.root / "CartPole-v1" / "v1"
 

@@ -259,8 +259,8 @@ def test_kills_in_chains(tmp_path: Path) -> None:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """All files below it but for the lock, which names its holder."""
-    files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+    """All files below it but for the lock and the lease, which name their holder."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.stem not in (".lock", ".lease"))
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 

@@ -43,6 +43,7 @@ async def test_the_layout_is_as_documented(tmp_path: Path) -> None:
     await run.aclose()
     assert {path.name for path in run.directory.iterdir()} == {
         "metadata.json", "config.json", "checkpoints", "train_episodes.jsonl", "eval_episodes.jsonl", ".lock",
+        ".lease.1",
     }  # fmt: skip
     names = (run.checkpoint_path(7).name, run.latest_checkpoint_path.name, run.best_checkpoint_path.name)
     assert run.journal_directory == run.journal.directory == run.directory / "journal"
@@ -89,7 +90,12 @@ async def test_updates_at_the_same_time_do_not_disturb_each_other(tmp_path: Path
             tasks.start_soon(run.update_metadata, k, k)
     metadata = (await TrainingRun.open(run.directory)).metadata
     assert metadata.total_steps == metadata.total_episodes
-    assert {path.name for path in run.directory.iterdir()} == {"metadata.json", "checkpoints", ".lock"}
+    assert {path.name for path in run.directory.iterdir()} == {
+        "metadata.json",
+        "checkpoints",
+        ".lock",
+        ".lease.1",
+    }
 
 
 async def test_creates_in_one_second_give_a_directory_each(tmp_path: Path) -> None:

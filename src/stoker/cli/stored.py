@@ -164,8 +164,8 @@ def discard_version(version: SweepVersion) -> None:
     if version.before is not None:
         version.write(version.before)
         return
-    for name in (SWEEP, LOCK):
-        (version.directory / name).unlink(missing_ok=True)
+    for path in (version.directory / SWEEP, version.directory / LOCK, *version.directory.glob(".lease.*")):
+        path.unlink(missing_ok=True)
     for directory in [version.directory, *version.directory.parents][: 3 if version.is_new_root else 2]:
         with contextlib.suppress(OSError):  # there are other runs
             directory.rmdir()

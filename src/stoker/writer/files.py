@@ -18,23 +18,21 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
 from stoker.errors import RunBroken, RunDirectoryError, StokerError, WriteFailed, with_way_out
 from stoker.writer.fencing import check_fence
+from stoker.writer.metering import meter_here
 
 __all__ = [
-    "Meter",
     "cut_at",
     "directories_in",
     "fdatasync",
     "files_in",
     "link_atomically",
     "make_directory",
-    "metered",
     "move_aside",
     "open_to_read",
     "publish_directory",
@@ -57,25 +55,6 @@ _OF_THE_FILE = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, er
 """The refusals that are about the file itself: it is missing, is not a file or is damaged."""
 _SYNC_BYTES = 64 << 20
 """A large file is made durable in parts of this size while it is written, so that its meter is right."""
-
-
-class Meter:
-    """Counts bytes as they reach files; read from any thread."""
-
-    def __init__(self) -> None:
-        self.n_bytes = 0
-
-
-_meter: ContextVar[Meter | None] = ContextVar("stoker_meter", default=None)
-
-
-def metered(meter: Meter, work: Callable[[], object]) -> None:
-    """Call the function and count what it writes with ``write_atomically``."""
-    token = _meter.set(meter)
-    try:
-        work()
-    finally:
-        _meter.reset(token)
 
 
 @contextlib.contextmanager
@@ -428,7 +407,7 @@ class _HonestFile:
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
-        self._meter = _meter.get() or Meter()
+        self._meter = meter_here()
         self._n_unsynced = 0
         self.refusal: OSError | None = None
 

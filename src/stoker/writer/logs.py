@@ -23,6 +23,7 @@ from stoker.errors import WriteFailed
 from stoker.stalls import Activity
 from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
 from stoker.writer.fencing import check_fence
+from stoker.writer.metering import Meter, metered
 
 __all__ = ["AppendLog", "DiskThread", "commit"]
 
@@ -37,7 +38,7 @@ class DiskThread(DedicatedThread):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.meter = files.Meter()
+        self.meter = Meter()
         """The bytes that its calls have written, also the running one."""
         self.doing = "", 0.0
         """What the running call does, or the last one did, and since when, in monotonic seconds."""
@@ -58,7 +59,7 @@ class DiskThread(DedicatedThread):
 
     def _work(self, words: str, function: Callable[[], object]) -> None:
         self.begin(words)
-        files.metered(self.meter, function)
+        metered(self.meter, function)
 
 
 class AppendLog:

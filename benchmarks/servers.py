@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Serving", "cpu_of", "peak_bytes_of", "serving"]
+__all__ = ["Serving", "cpu_of", "peak_bytes_of", "serving", "with_children"]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -31,7 +31,7 @@ class Serving(NamedTuple):
 
     def cpu_of_all_s(self) -> float:
         """The same, with the processes that it has started."""
-        return sum(map(cpu_of, _with_children(self.pid)))
+        return sum(map(cpu_of, with_children(self.pid)))
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def cpu_of(pid: int) -> float:
 def peak_bytes_of(pid: int) -> float:
     """The most memory that a process and those that it has started have held, each at its own peak."""
     total = 0.0
-    for each in _with_children(pid):
+    for each in with_children(pid):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{each}/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
@@ -83,12 +83,13 @@ def peak_bytes_of(pid: int) -> float:
     return total
 
 
-def _with_children(pid: int) -> list[int]:
+def with_children(pid: int) -> list[int]:
+    """A process, and all that it has started and that still run."""
     found = [pid]
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             for child in path.read_text().split():
-                found += _with_children(int(child))
+                found += with_children(int(child))
     return found
 
 

@@ -64,6 +64,8 @@ CASES: list[tuple[str, int, list[str]]] = [
         2,
         ["SAC cannot act in Discrete(2)", "use DQN or IQN or PPO or CQL (--agent dqn or iqn or ppo or cql)"],
     ),
+    ("train CartPole-v1 --mix 0.25", 2, ["mix=0.25 is the share of prior data", "warm_data"]),
+    ("train CartPole-v1 --mix 0.5", 2, ["mix=0.5 is the share of prior data"]),
     ("train CartPole-v1 --agent bc", 2, ["'bc' learns from a data set alone", "--offline DATA --agent bc"]),
     ("train Pendulum-v1 --final-epsilon 0.1", 2, ["unknown flag --final-epsilon"]),
     ("train CartPole-v1 --track tensorbord", 2, ["track"]),

@@ -19,10 +19,12 @@ SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def write(path: Path, n_steps: int = 90) -> Path:
-    env, rng = gymnasium.make("CartPole-v1"), np.random.default_rng(0)
+def write(path: Path, n_steps: int = 90, env_id: str = "CartPole-v1") -> Path:
+    env, rng = gymnasium.make(env_id), np.random.default_rng(0)
+    shape = env.observation_space.shape
+    assert shape is not None
     episode = Episode(
-        observations=rng.uniform(-0.1, 0.1, (n_steps + 1, 4)).astype(np.float32),
+        observations=rng.uniform(-0.1, 0.1, (n_steps + 1, *shape)).astype(np.float32),
         actions=rng.integers(2, size=n_steps),
         rewards=np.ones(n_steps),
         status=EpisodeStatus.TRUNCATED,
@@ -77,6 +79,7 @@ def test_a_run_is_resumed_replayed_and_scored_and_its_data_may_move(tmp_path: Pa
     ("words", "message"),
     [
         (("nowhere.npz",), "nowhere.npz"),
+        (("acrobot.npz",), "acrobot.npz have observations of Box"),
         (("data.npz", "--mix", "1"), "mix"),
         (("data.npz", "--batch-size", "1"), "batch_size=1"),
         (("data.npz", "--agent", "ppo"), "ppo learns from what it plays alone"),
@@ -86,8 +89,10 @@ def test_what_cannot_be_used_leaves_no_run_behind(
     tmp_path: Path, command: Command, words: tuple[str, ...], message: str
 ) -> None:
     write(tmp_path / "data.npz")
+    write(tmp_path / "acrobot.npz", env_id="Acrobot-v1")
     small = () if "ppo" in words else SMALL
     refused = command("train", "CartPole-v1", *small, "-n", "100", "--no-progress", "--warm-data", *words)
     assert refused.returncode == 2, refused.stderr
     assert message in refused.stderr
+    assert "training dqn" not in refused.stderr
     assert not (tmp_path / "runs").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
 from pathlib import Path
@@ -16,10 +17,10 @@ import pytest
 from given_episodes import SPACES, episodes, fields, info
 from hypothesis import given, strategies as st
 
+from obstacles import files_of_at_most
 from stoker.data import open_dataset, write_dataset
 from stoker.data.cutting import Cutter, Rows
-from stoker.data.hdf5_writing import Hdf5Writer
-from stoker.errors import ConfigError, InvalidDataset
+from stoker.errors import ConfigError, InvalidDataset, WriteFailed
 from stoker.nested import difference
 from stoker.types import EpisodeStatus
 
@@ -152,31 +153,21 @@ def test_only_a_part_of_a_data_set_is_in_memory(tmp_path: Path, kind: Any) -> No
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("n", [1, 64, 4_097])
-def test_hdf5_files_can_be_extended_by_its_library(tmp_path: Path, n: int) -> None:
-    """A root with one leaf that is full or not, and one whose tree has a second level."""
-    with Hdf5Writer(tmp_path / "a.h5") as file:
-        addresses: list[int] = []
-        for at in range(n):
-            members = {
-                "of any length": file.array(np.arange(at % 3, dtype=np.float32)[:, None]),
-                "number": file.array(np.array(at, ">i2")),
-            }
-            addresses.append(file.group(members, {"id": at}))
-        file.finish((f"e{at}" for at in range(n)), addresses)
-    with h5py.File(tmp_path / "a.h5", "r+") as file:
-        assert list(file) == sorted(f"e{at}" for at in range(n))
-        for at in range(n, n + 200):
-            file.create_group(f"e{at}").attrs["id"] = at
-        for at in range(20):
-            file[f"e0/{at}"] = at
-        del file["e0/number"]
-    with h5py.File(tmp_path / "a.h5") as file:
-        assert [file[f"e{at}"].attrs["id"] for at in range(n + 200)] == [*range(n + 200)]
-        for at in range(1, n):
-            assert file[f"e{at}/number"][()] == at
-            assert file[f"e{at}/of any length"][:, 0].tolist() == [*range(at % 3)]
-        assert len(file["e0"]) == 21
+@pytest.mark.parametrize("part", range(8))
+def test_a_refused_write_of_hdf5_is_an_error_and_nothing_else(
+    tmp_path: Path, part: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While arrays are written, or at the end, when the library writes what it held back."""
+    recorded = episodes("pendulum", (5, 1, 8) * 20)
+    whole = write_dataset(recorded, info("pendulum"), tmp_path / "whole", "minari").bytes
+    with (
+        files_of_at_most(whole * (part + 1) // 9),
+        pytest.raises(WriteFailed, match="cannot write .*: File too"),
+    ):
+        write_dataset(recorded, info("pendulum"), tmp_path / "new", "minari")
+    assert [each.name for each in tmp_path.iterdir()] == ["whole"]
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_episodes_before_a_damaged_one_are_read(tmp_path: Path) -> None:

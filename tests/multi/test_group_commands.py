@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stoker.cli.main import main
-from stoker.runs import TrainingGroup
+from stoker.runs import TrainingGroup, TrainingRun
 
 GAME = "pettingzoo:counting_game:CountingGame"
 SMALL = [
@@ -51,7 +51,11 @@ def test_several_policies_are_trained_and_resumed(
     assert said(capsys, "verify", "runs/game").count(": whole") == 2
     assert len(said(capsys, "show", "runs/game", "--json").splitlines()) == 2
     assert "resume all of them with" in said(capsys, "resume", str(group.runs["one"].directory), code=2)
-    for policy in group.runs.values():
+    for name, policy in group.runs.items():
+        words = ("eval", str(policy.directory), "--checkpoint", "latest", "--episodes", "2", "--json")
+        scored = json.loads(said(capsys, *words))
+        shown = json.loads(said(capsys, "show", str(policy.directory), "--json"))
+        assert scored["mean_reward"] == shown["evaluations"][-1]["mean_reward"], name
         assert "equal, bit by bit" in said(capsys, "replay", str(policy.directory), "--verify")
 
 
@@ -88,5 +92,11 @@ def test_self_play_is_trained_and_resumed(
     assert "score lately" in said(capsys, "show", "runs/game")
     assert all(-1 <= one["mean_reward"] <= 1 for one in shown["evaluations"])
     assert "success_rate" in said(capsys, "eval", "runs/game", "--episodes", "4")
+    verified = said(capsys, "verify", "runs/game")
+    assert verified.count("the frozen policy of step") == len(shown["self_play"]["opponents"])
+    frozen = next(iter((TrainingRun.find("runs/game").directory / "opponents").glob("*.pt")))
+    frozen.write_bytes(frozen.read_bytes()[:-1])
+    assert main(("verify", "runs/game")) == 1
+    assert f"opponents/{frozen.name}" in capsys.readouterr().out
     refused = said(capsys, "train", "CartPole-v1", "--self-play", "-n", "80", code=2)
     assert "is no game of several agents" in refused

@@ -5,9 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
 
-from stoker import RunBroken, RunDirectoryError, RunNotFound, StokerError, TrainingRun, list_runs
+from stoker import (
+    EpisodeStatus,
+    RunBroken,
+    RunDirectoryError,
+    RunNotFound,
+    StokerError,
+    TrainingRun,
+    list_runs,
+)
+from stoker.data import DatasetInfo, Episode, write_dataset
 from stoker.runs import layout
 from stoker.runs.metadata import Attempt, RunMetadata, now, write_json
 
@@ -58,6 +69,23 @@ async def test_an_exact_run_a_version_or_a_name(runs: Path) -> None:
             assert run.directory == runs / found
             assert run.metadata.run_id == run.directory.name
             assert not run.is_new
+
+
+async def test_a_data_set_of_minari_is_no_run(tmp_path: Path) -> None:
+    episode = Episode(
+        observations=np.zeros((3, 1), np.float32),
+        actions=np.zeros(2, np.int64),
+        rewards=np.zeros(2),
+        status=EpisodeStatus.TERMINATED,
+    )
+    spaces = {"observation_space": Box(0, 1, (1,)), "action_space": Discrete(2)}
+    for name in ("data", "other/data", "v1"):
+        write_dataset([episode], DatasetInfo(source="", format="npz", **spaces), tmp_path / name, "minari")
+    make_run(tmp_path, "cartpole", "v1", "data")  # as long as it holds none, the name is free
+    assert [run.directory.name for run in await list_runs(tmp_path) if isinstance(run, TrainingRun)] == [
+        "data"
+    ]
+    assert len(await list_runs(tmp_path)) == 1
 
 
 def test_natural_order() -> None:

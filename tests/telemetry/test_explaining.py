@@ -104,6 +104,13 @@ def test_a_verdict_in_sentences() -> None:
     assert "(learning 90 %, observing 7.0 %)" in text
     assert "at most 1.8x, for the event loop is busy 55 %; more environments give nothing" in text
     assert "--opt-interval" in text
+    offline = [
+        str(explained(profile({"running": share}, one), offline=True))
+        for share, one in ((0.5, BUSY), (0, {}))
+    ]
+    for word in ("--opt-interval", "--num-envs", "environments", "0 steps/s"):
+        assert not [text for text in offline if word in text]
+    assert "--opt-interval" in text
 
 
 def test_records_give_the_profile_that_they_were_made_of() -> None:

@@ -235,6 +235,19 @@ async def test_openmetrics_is_spoken_where_it_is_asked_for() -> None:
     assert "stoker_env_steps" in names
 
 
+@pytest.mark.anyio
+async def test_a_training_on_a_data_set_has_no_environment_steps() -> None:
+    async with TrainingSession(FakeAgent(), offline=True, opt_interval=0) as session:
+        await session.observe(step())
+        await session.optimize(3)
+        await session.flush()
+        assert session.telemetry().total_steps == 3
+        scrape = scraped(Exposition(session.telemetry))
+        assert "give nothing" not in str(session.explain())
+    assert value(scrape, "stoker_opt_steps_total") == 3
+    assert not [series for series, _ in scrape if series.startswith(("stoker_env_steps", "stoker_episodes"))]
+
+
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(MissingDependency, match=r"prometheus-client .* 'stoker\[prometheus\]'"):

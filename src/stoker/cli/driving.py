@@ -46,6 +46,8 @@ _NOTICES = {
 }
 FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
 """The fields of the line of JSON that ends a training."""
+NORMALIZED_BEST = "best_normalized_score"
+"""Its further field where the data set has reference scores."""
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What finishes a training."""
 
@@ -198,7 +200,10 @@ class Driver(SignalGuard):
         lines += [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]
         if self._flags.json:
             self.say("\n".join(lines))
-            say_json({name: getattr(result, name) for name in FACTS})
+            normalized = (
+                {} if config.reference_scores is None else {NORMALIZED_BEST: _normalized(best, config)}
+            )
+            say_json({**{name: getattr(result, name) for name in FACTS}, **normalized})
         else:
             print("\n".join(lines))
 
@@ -268,7 +273,11 @@ def _scored(reward: float, config: TrainConfig) -> str:
     """A mean reward, also on the scale of the reference scores if there are some."""
     if config.reference_scores is None:
         return number(reward)
-    return f"{number(reward)} (normalized {number(normalized_score(reward, config.reference_scores))})"
+    return f"{number(reward)} (normalized {number(_normalized(reward, config))})"
+
+
+def _normalized(reward: float | None, config: TrainConfig) -> float | None:
+    return None if reward is None else normalized_score(reward, config.reference_scores)
 
 
 def _metrics_server(

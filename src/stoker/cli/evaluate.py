@@ -14,6 +14,7 @@ from anyio import to_thread
 from stoker.cli.parsing import Flag, RunCommand
 from stoker.cli.printing import columns, say, say_json
 from stoker.errors import ConfigError
+from stoker.runs.layout import is_group
 from stoker.settings import Count, Fraction, Natural
 from stoker.trainer.views.text import number
 
@@ -102,7 +103,8 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
     """Score a run's policy, greedily, over whole episodes. Nothing is written to the run.
 
     With --offline nothing is played: fitted Q evaluation estimates the return of the policy from the episodes
-    of a data set, which others may have played. RUN may then be an exported policy, too.
+    of a data set, which others may have played. RUN may then be an exported policy, too. One policy of
+    several is scored by the mean of its agents; the others play by their newest checkpoints.
     """
 
     episodes: Count = 20
@@ -143,23 +145,22 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
                 as_json=self.json,
             )
         stored = await self.stored()
-        config, snapshot = stored.config, stored.snapshot
 
         from stoker.stats import EvalReport
-        from stoker.trainer import evaluate
-        from stoker.trainer.making import env_for
-        from stoker.trainer.vectorizing import eval_factory_for
 
-        more: dict[str, Any] = {
-            "stepping": config.stepping,
-            "max_episode_steps": config.eval_max_episode_steps,
-        }
-        factory = eval_factory_for(config, n_episodes=self.episodes)
-        if self.render:
-            env_kwargs = {**config.env_kwargs, "render_mode": "human"}
-            factory = partial(env_for, msgspec.structs.replace(config, env_kwargs=env_kwargs))
-            more = {"stepping": "inline", "concurrency": 1}  # a window may need the main thread
-        found = await evaluate(snapshot, factory, self.episodes, seed=self.seed_of(config), **more)
+        if is_group(stored.run.directory.parent):
+            from stoker.cli.evaluate_group import evaluated_in_group
+
+            found = await evaluated_in_group(
+                stored.run.directory,
+                stored.snapshot,
+                self._newest,
+                self.episodes,
+                seed=self.seed,
+                render=self.render,
+            )
+        else:
+            found = await self._evaluated(stored)
         stats = {name.removeprefix("eval/"): value for name, value in found.metrics().items()}
         stats["mean_length"] = stats.pop("mean_ep_length")
         if self.json:
@@ -174,8 +175,30 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
                 )
             say(table)
             say()
-        print(EvalReport(total_steps=snapshot.total_steps, n_episodes=self.episodes, stats=stats))
+        print(EvalReport(total_steps=stored.snapshot.total_steps, n_episodes=self.episodes, stats=stats))
         return 0
+
+    async def _newest(self, run: Path) -> PolicySnapshot:
+        """The policy in the newest checkpoint of a run."""
+        return (await msgspec.structs.replace(self, run=str(run), checkpoint="latest").stored()).snapshot
+
+    async def _evaluated(self, stored: StoredPolicy) -> Evaluation:
+        """The result of its episodes."""
+        from stoker.trainer import evaluate
+        from stoker.trainer.making import env_for
+        from stoker.trainer.vectorizing import eval_factory_for
+
+        config = stored.config
+        more: dict[str, Any] = {
+            "stepping": config.stepping,
+            "max_episode_steps": config.eval_max_episode_steps,
+        }
+        factory = eval_factory_for(config, n_episodes=self.episodes)
+        if self.render:
+            env_kwargs = {**config.env_kwargs, "render_mode": "human"}
+            factory = partial(env_for, msgspec.structs.replace(config, env_kwargs=env_kwargs))
+            more = {"stepping": "inline", "concurrency": 1}  # a window may need the main thread
+        return await evaluate(stored.snapshot, factory, self.episodes, seed=self.seed_of(config), **more)
 
     def _check_flags(self) -> None:
         """Refuse flags that go with ``--offline`` only, or without it only."""

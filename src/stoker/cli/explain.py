@@ -11,9 +11,10 @@ import numpy as np
 
 from stoker.cli.parsing import Flag, RunCommand
 from stoker.cli.printing import ago, from_here, say_json
-from stoker.cli.stored import open_run
+from stoker.cli.stored import config_of, open_run
 from stoker.errors import RunDirectoryError
 from stoker.runs import Columns
+from stoker.runs.configs import flat_settings
 from stoker.runs.status import status_of
 from stoker.settings import NonNegative
 from stoker.telemetry import Explanation, chrome_trace, explained, profile_of_records
@@ -45,7 +46,8 @@ class Explain(RunCommand, frozen=True, kw_only=True):
         profile = profile_of_records(record for _, record in records)
         if profile is None:
             raise RunDirectoryError(run.directory, _NONE)
-        found, last = explained(profile), records[-1][0]
+        settings = flat_settings(await config_of(run))
+        found, last = explained(profile, offline=bool(settings.get("offline"))), records[-1][0]
         if self.trace:
             periods = ((ended, profile_of_records([record])) for ended, record in records)
             windows = [(ended.timestamp() - one.seconds, one) for ended, one in periods if one is not None]

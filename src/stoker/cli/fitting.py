@@ -8,7 +8,7 @@ from anyio import to_thread
 
 from stoker.errors import ConfigError
 from stoker.trainer.config import TrainConfig
-from stoker.trainer.data_config import MEANS_NOTHING_OFFLINE, refuse_offline
+from stoker.trainer.data_config import MEANS_NOTHING_OFFLINE, check_mix, refuse_offline
 
 __all__ = ["fitted", "settle_offline"]
 
@@ -38,6 +38,8 @@ def settle_offline(values: dict[str, Any]) -> None:
         ConfigError: As said.
     """
     env, eval_env = values.get("env", ""), values.pop("eval_env", "")
+    if "mix" in values:
+        check_mix(values["mix"], values.get("warm_data", ""))
     if not values.get("offline"):
         if eval_env:
             raise ConfigError(f"--eval-env {eval_env} is for trainings on a data set: add --offline DATA")

@@ -15,10 +15,10 @@ from rich.text import Text
 
 from stoker.cli.parsing import RunCommand
 from stoker.cli.printing import ago, columns, from_here, output, say, say_json, size
-from stoker.cli.stored import open_run, policies_at
+from stoker.cli.stored import config_of, open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.multi.standings import Standings, standings_in
-from stoker.runs import Columns, TrainingRun
+from stoker.runs import Columns
 from stoker.runs.events import EVENTS, EventRow, killed_attempts
 from stoker.runs.following import EventList
 from stoker.runs.history import read_table
@@ -43,13 +43,6 @@ def _key_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: settings[key] for key in _KEY_SETTINGS if key in settings and key not in left_out}
 
 
-async def _config_of(run: TrainingRun) -> Any:
-    try:
-        return await run.read_config()
-    except RunBroken:  # a session without the command line need not write one
-        return None
-
-
 def _table(value: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
@@ -72,7 +65,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
 
     async def _show(self, path: str) -> None:
         run = await open_run(path)
-        config = await _config_of(run)
+        config = await config_of(run)
         status = status_of(run, config)
         sizes = files.files_in(run.checkpoints_directory)
         names = [name for name in sorted(sizes, key=natural_key) if not name.startswith(".")]

@@ -23,7 +23,16 @@ from stoker.writer import files
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = ["discard", "discard_version", "group_at", "open_run", "open_trained", "policies_at", "sweep_at"]
+__all__ = [
+    "config_of",
+    "discard",
+    "discard_version",
+    "group_at",
+    "open_run",
+    "open_trained",
+    "policies_at",
+    "sweep_at",
+]
 
 logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
@@ -51,6 +60,14 @@ async def open_run(path: str) -> TrainingRun:
         there = [parent for parent in Path(path).parents[:-1] if parent.is_dir()]
         listing = command(["stoker", "ls", *map(str, there[:1])])
         raise RunNotFound(error.path, f"no run there; `{listing}` lists the runs that there are") from error
+
+
+async def config_of(run: TrainingRun) -> Any:
+    """The run's config as plain values; None: it cannot be read, or a session of its own wrote none."""
+    try:
+        return await run.read_config()
+    except RunBroken:
+        return None
 
 
 async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:

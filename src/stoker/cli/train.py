@@ -351,7 +351,7 @@ def _checked_agent(config: TrainConfig) -> LearningAgent:
     """The agent, once everything else that the config asks for is known to be usable. Writes nothing.
 
     Raises:
-        ConfigError: The agent or a setting of the session cannot be used.
+        ConfigError: The agent, a setting of the session or the prior data cannot be used.
         MissingDependency: A tracker's package is not installed.
     """
     from stoker.session import SessionConfig
@@ -362,4 +362,10 @@ def _checked_agent(config: TrainConfig) -> LearningAgent:
     SessionConfig(**session_settings(config))
     recorders_for(config)
     set_torch_threads(config)
-    return agent_for(config)
+    agent = agent_for(config)
+    if config.warm_data:
+        from stoker.trainer.parts import NamedDataset
+        from stoker.trainer.warming import check_prior_spaces
+
+        check_prior_spaces(agent, NamedDataset(config.warm_data, config.ends), config.mix)
+    return agent

@@ -6,7 +6,6 @@ cost five times as much.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -43,47 +42,45 @@ def write_minari(episodes: Iterator[Episode], info: DatasetInfo, directory: Path
     make_directory(directory / "data")
     path = directory / "data" / "main_data.hdf5"
     actors: dict[ActorId, int] = {}
-    addresses, n_steps = array("q"), 0
+    n_episodes = n_steps = 0
     with Hdf5Writer(path) as file:
         for at, episode in enumerate(episodes):
             actor = actors.setdefault(episode.actor_id, len(actors))
-            addresses.append(_write_episode(file, info, episode, at, actor))
-            n_steps += len(episode)
-        file.finish((f"episode_{at}" for at in range(len(addresses))), addresses)
+            _write_episode(file, info, episode, at, actor)
+            file.check()
+            n_episodes, n_steps = at + 1, n_steps + len(episode)
     n_bytes = path.stat().st_size
-    metadata = metadata_of(info, name, len(addresses), n_steps, n_bytes, [*actors])
+    metadata = metadata_of(info, name, n_episodes, n_steps, n_bytes, [*actors])
     write_atomically(directory / "data" / "metadata.json", lambda raw: raw.write(metadata))
 
 
-def _write_episode(file: Hdf5Writer, info: DatasetInfo, episode: Episode, at: int, actor: int) -> int:
+def _write_episode(file: Hdf5Writer, info: DatasetInfo, episode: Episode, at: int, actor: int) -> None:
     n = len(episode)
+    group = file.group(file.root, f"episode_{at}")
+    counts = {"id": at, "total_steps": n, "seed": episode.seed, "actor": actor or None}
+    for key, value in counts.items():
+        if value is not None:
+            file.attribute(group, key, value)
+    _write_values(file, group, "observations", info.observation_space, episode.observations)
+    _write_values(file, group, "actions", info.action_space, episode.actions)
+    file.array(group, "rewards", episode.rewards)
     ends = np.zeros((2, n), np.bool_)
     ends[:, -1] = episode.status.is_terminal, episode.status.is_truncated
-    members = {
-        "observations": _write_values(file, info.observation_space, episode.observations),
-        "actions": _write_values(file, info.action_space, episode.actions),
-        "rewards": file.array(episode.rewards),
-        "terminations": file.array(ends[0]),
-        "truncations": file.array(ends[1]),
-    }
+    file.array(group, "terminations", ends[0])
+    file.array(group, "truncations", ends[1])
     if episode.policy_versions is not None:
-        members["infos"] = file.group({"policy_version": file.array(episode.policy_versions)}, {})
-    attributes = {"id": at, "total_steps": n}
-    if episode.seed is not None:
-        attributes["seed"] = episode.seed
-    if actor:
-        attributes["actor"] = actor
-    return file.group(members, attributes)
+        file.array(file.group(group, "infos"), "policy_version", episode.policy_versions)
 
 
-def _write_values(file: Hdf5Writer, space: gymnasium.Space[Any], value: Any) -> int:
+def _write_values(file: Hdf5Writer, group: Any, name: str, space: gymnasium.Space[Any], value: Any) -> None:
     match space:
         case spaces.Dict():
-            parts = cast("dict[str, Any]", space.spaces)
-            return file.group({key: _write_values(file, part, value[key]) for key, part in parts.items()}, {})
+            inner = file.group(group, name)
+            for key, part in cast("dict[str, Any]", space.spaces).items():
+                _write_values(file, inner, key, part, value[key])
         case spaces.Tuple():
-            parts = enumerate(cast("tuple[Any, ...]", cast("Any", space).spaces))
-            members = {f"_index_{at}": _write_values(file, part, value[at]) for at, part in parts}
-            return file.group(members, {})
+            inner = file.group(group, name)
+            for at, part in enumerate(cast("tuple[Any, ...]", cast("Any", space).spaces)):
+                _write_values(file, inner, f"_index_{at}", part, value[at])
         case _:
-            return file.array(value)
+            file.array(group, name, value)

@@ -20,7 +20,7 @@ from anyio import to_thread
 import stoker.runs.layout as layout
 from stoker.agents.protocol import ActsForActors, Policy, PortablePolicy
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, RunBroken
-from stoker.multi.standings import STANDINGS, Choice, Opponent, Standings, standings_in, thinned
+from stoker.multi.standings import Choice, Opponent, Standings, standings_in, thinned
 from stoker.runs.metadata import write_json
 from stoker.session import TrainingSession
 from stoker.types import ActMode, ActorId
@@ -194,7 +194,7 @@ class OpponentPool:
 
     def _write_standings(self, directory: Path, gone: Sequence[int] = ()) -> None:
         files.make_directory(directory)
-        write_json(directory / STANDINGS, self.standings)
+        write_json(directory / layout.STANDINGS, self.standings)
         files.remove_all([directory / layout.checkpoint_name(step) for step in gone])
 
     def _restore(self, directory: Path, total_steps: int) -> None:

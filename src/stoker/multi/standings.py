@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from stoker.errors import ConfigError
-from stoker.runs.layout import OPPONENTS
+from stoker.runs.layout import OPPONENTS, STANDINGS
 from stoker.runs.metadata import read_json
 from stoker.settings import Natural
 from stoker.writer import files
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # settings are read without numpy
 __all__ = [
     "ELO_K",
     "FIRST_RATING",
-    "STANDINGS",
     "Choice",
     "Opponent",
     "Standings",
@@ -41,8 +40,6 @@ __all__ = [
 
 ELO_K: Final = 16.0
 FIRST_RATING: Final = 1000.0
-STANDINGS: Final = "standings.json"
-"""The file of them, in the directory of the opponents."""
 _RECENT: Final = 50
 """Games with each opponent that say how strong it is now."""
 _LEAST = 1e-3

@@ -34,6 +34,7 @@ __all__ = [
     "OPPONENTS",
     "PUBLISHED",
     "SET_ASIDE",
+    "STANDINGS",
     "absolute",
     "checked_name",
     "checkpoint_name",
@@ -55,6 +56,9 @@ GROUP = "group.json"
 OPPONENTS = "opponents"
 """The directory of the frozen policies that a run has learned against."""
 
+STANDINGS = "standings.json"
+"""The file of results and ratings in it."""
+
 FORKING = ".forking"
 """A file with this name marks a directory that is becoming a run."""
 
@@ -73,6 +77,8 @@ PUBLISHED = ".published"
 SET_ASIDE = re.compile(r"(step_\d+|latest)\.pt\.(broken|abandoned)\d*")
 """The names of step checkpoints that a resume has set aside."""
 
+_MINARI = "main_data.hdf5"
+"""The file that makes a directory a data set of Minari, and no run."""
 _LONGEST_NAME_BYTES = 255
 _NAME = re.compile(r"[^\W_][\w.+=@ -]{0,99}")
 _DIGITS = re.compile(r"(\d+)")
@@ -156,7 +162,8 @@ def steps_of(file_names: Iterable[str], kind: Literal["step", "best"] = "step") 
 def is_run(directory: Path) -> bool:
     """Whether the directory is a run, whole or broken, by the files that it holds."""
     if (found := files.stat_of(directory / METADATA)) is not None and stat.S_ISREG(found.st_mode):
-        return True
+        # Minari has a file of that name, too, always in a directory of this one.
+        return directory.name != "data" or files.stat_of(directory / _MINARI) is None
     return CHECKPOINTS in files.directories_in(directory) and FORKING not in files.files_in(directory)
 
 

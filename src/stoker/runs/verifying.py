@@ -78,6 +78,14 @@ class _SavedPoint(msgspec.Struct, frozen=True):
     kind: Literal["step"] = "step"
 
 
+class _Standing(msgspec.Struct, frozen=True):
+    step: int
+
+
+class _Standings(msgspec.Struct, frozen=True):
+    opponents: list[_Standing]
+
+
 def verify_run(run: TrainingRun) -> list[Finding]:
     """Check every file of a run, and that they agree. Blocks, and loads torch.
 
@@ -101,6 +109,7 @@ class _Verification:
             self._add("", "note", text)
         # In this order: what a checkpoint counts was durable before it, and a live run only adds to that.
         self._check_checkpoints()
+        self._check_opponents()
         directory = self._run.directory
         metadata = self._checked(layout.METADATA, partial(read_metadata, directory), "attempts and counters")
         if layout.CONFIG in files.files_in(directory):
@@ -203,6 +212,16 @@ class _Verification:
             return
         self._add(path, "ok", f"the policy of step {step:,}, mean reward {value:g}")
 
+    def _check_opponents(self) -> None:
+        directory = self._run.directory / layout.OPPONENTS
+        names = files.files_in(directory)
+        for step in layout.steps_of(names):
+            path = directory / layout.checkpoint_name(step)
+            self._checked(path, partial(_frozen_step, path, step), f"the frozen policy of step {step:,}")
+        if layout.STANDINGS in names:
+            path = directory / layout.STANDINGS
+            self._checked(path, partial(read_json, path, _Standings), "results and ratings")
+
     # Rows and journal -----------------------------------------------------------------------------
 
     def _check_rows(self, row_type: type[Row], n_counted: int) -> None:
@@ -256,7 +275,8 @@ class _Verification:
 
     def _check_leftovers(self) -> None:
         run = self._run
-        for directory in (run.directory, run.checkpoints_directory, run.journal_directory):
+        opponents = run.directory / layout.OPPONENTS
+        for directory in (run.directory, run.checkpoints_directory, run.journal_directory, opponents):
             for name in sorted(files.files_in(directory)):
                 if text := _LEFTOVERS.get(Path(name.rstrip("0123456789")).suffix):
                     self._add(directory / name, "note", text)
@@ -320,6 +340,19 @@ class _Verification:
         except RunDirectoryError as error:
             return str(error).removeprefix(f"{error.path}: ")
         return None
+
+
+def _frozen_step(path: Path, step: int) -> None:
+    """Check a frozen policy.
+
+    Raises:
+        CheckpointCorrupt: It is none, or not of this step.
+    """
+    state = load_checkpoint(path)
+    if state.get("kind") != "opponent" or "weights" not in state:
+        raise CheckpointCorrupt(path, "not a frozen policy")
+    if state.get("total_steps") != step:
+        raise CheckpointCorrupt(path, f"it is of step {state.get('total_steps')}")
 
 
 def _saved_point(path: Path) -> _SavedPoint:

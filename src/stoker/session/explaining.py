@@ -23,7 +23,7 @@ def explanation_of(parts: Parts, seconds: float) -> Explanation:
     if (sampler := parts.sampler) is not None:
         seen = {"blocked_in": sampler.blocked_in, "busiest_thread": sampler.busiest_thread}
         profile = msgspec.structs.replace(profile, **seen)
-    return explained(profile)
+    return explained(profile, offline=parts.config.offline)
 
 
 def write_trace_of(parts: Parts, path: Path) -> None:

@@ -35,6 +35,7 @@ def training_reading(parts: Parts, evaluations: Evaluations) -> TrainingReading:
         labels=learner.labels,
         is_running=parts.failure is None and not parts.written.is_set(),
         started_at=wall - (now - parts.started_at),
+        offline=parts.config.offline,
         total_steps=counts.total_steps,
         total_episodes=counts.total_episodes,
         total_opt_steps=counts.opt_steps,

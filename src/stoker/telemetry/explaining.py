@@ -19,10 +19,12 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         profile: what was measured.
         findings: what limits the training comes first; further ones do not limit it, or not yet.
+        offline: whether it trains on a data set: then its steps are optimization steps.
     """
 
     profile: Profile
     findings: tuple[Finding, ...]
+    offline: bool = False
 
     @property
     def bottleneck(self) -> Finding:
@@ -32,9 +34,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     def lines(self) -> list[str]:
         """The shares as a table, then the findings in sentences."""
         profile = self.profile
+        steps = "" if self.offline else f"{profile.steps_per_s:,.0f} steps/s, "
         lines = [
-            f"{profile.steps_per_s:,.0f} steps/s, {profile.opt_steps_per_s:,.0f} optimization steps/s, "
-            f"over {profile.seconds:,.1f} s",
+            f"{steps}{profile.opt_steps_per_s:,.0f} optimization steps/s, over {profile.seconds:,.1f} s",
         ]
         lines.append(", ".join(_loads(profile)))
         lines.append("")
@@ -53,10 +55,16 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(self.lines())
 
 
-def explained(profile: Profile) -> Explanation:
-    """Say what limits the training of this profile."""
-    found = Measured(profile)
-    return Explanation(profile=profile, findings=(bottleneck_of(found), *findings_beside(found)))
+def explained(profile: Profile, *, offline: bool = False) -> Explanation:
+    """Say what limits the training of this profile.
+
+    Args:
+        profile: of the training.
+        offline: whether it trains on a data set.
+    """
+    found = Measured(profile, offline=offline)
+    findings = bottleneck_of(found), *findings_beside(found)
+    return Explanation(profile=profile, findings=findings, offline=offline)
 
 
 def _loads(profile: Profile) -> Iterator[str]:

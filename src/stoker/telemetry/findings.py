@@ -51,10 +51,16 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured:
-    """What the rules ask of a profile."""
+    """What the rules ask of a profile.
 
-    def __init__(self, profile: Profile) -> None:
+    Args:
+        profile: of the training.
+        offline: whether it trains on a data set, where steps are optimization steps and nobody plays.
+    """
+
+    def __init__(self, profile: Profile, *, offline: bool = False) -> None:
         self.profile = profile
+        self.offline = offline
         share = self.share = profile.share
         self.learner = share("learner", "observing", "learning", "publishing", "staging")
         self.handover = share("learner", "handover")

@@ -30,6 +30,8 @@ _COUNTERS = {
     "total_opt_steps": ("stoker_opt_steps", "Optimization steps, over all attempts."),
     "n_checkpoints": ("stoker_checkpoints", "Checkpoints written by this process."),
 }
+_OF_ENVIRONMENTS = ("total_steps", "total_episodes")
+"""The counters that a training on a data set does not have."""
 _GAUGES = {
     "is_running": ("stoker_session_running", "Whether the session takes events."),
     "started_at": ("stoker_start_timestamp_seconds", "When the session was opened."),
@@ -168,6 +170,8 @@ def _training(reading: TrainingReading) -> Iterator[Metric]:
         "gauge", "stoker_run_info", "The training; always 1.", tuple(labels), {tuple(labels.values()): 1}
     )
     for field, (name, about) in _COUNTERS.items():
+        if reading.offline and field in _OF_ENVIRONMENTS:
+            continue
         yield CounterMetricFamily(name, about, value=getattr(reading, field))
     for field, (name, about) in _GAUGES.items():
         if (value := getattr(reading, field)) is not None:

@@ -74,6 +74,8 @@ class TrainingReading(msgspec.Struct, frozen=True, kw_only=True):
         labels: what names the training: its run, attempt and agent.
         is_running: whether the session takes events.
         started_at: when the session was opened.
+        offline: whether it trains on a data set: then there are neither environment steps nor episodes, and
+            ``total_steps`` are optimization steps.
         total_steps, total_episodes, total_opt_steps: environment steps, training episodes, optimization
             steps.
         n_checkpoints: checkpoints written.
@@ -104,6 +106,7 @@ class TrainingReading(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str]
     is_running: bool
     started_at: float
+    offline: bool
     total_steps: int
     total_episodes: int
     total_opt_steps: int

@@ -113,10 +113,13 @@ def _learner(found: Measured) -> Finding | None:
         does += f"; {percent(found.handover)} more on its way to and from the event loop"
     fewer = "a larger --opt-interval (fewer updates per step), a smaller --batch-size or --hidden-sizes"
     smaller = "observations that are smaller, or arrays (`observe_batch`, --vectorize)"
+    useless = "; more environments give nothing"
+    if found.offline:
+        fewer, smaller, useless = "a smaller --batch-size or --hidden-sizes, --device cuda", "", ""
     return Finding(
         culprit="learner",
         text=f"The learner is the bottleneck: it is busy {percent(found.learner)} of the time ({does}). A "
-        f"learner twice as fast gives at most {speedup:.1f}x{why}; more environments give nothing.",
+        f"learner twice as fast gives at most {speedup:.1f}x{why}{useless}.",
         speedup=speedup,
         remedy=fewer if learning >= observing else smaller,
     )
@@ -189,13 +192,16 @@ def _loop(found: Measured) -> Finding | None:
     if found.loop < 0.75:
         return None
     speedup, why = found.bound(found.loop, "loop")
+    actors, remedy = "actors, ", "--actors processes, or --vectorize, which steps all environments at once"
+    if found.offline:
+        actors, remedy = "", "a larger --eval-freq"
     return Finding(
         culprit="event loop",
-        text=f"The event loop is the bottleneck: it is busy {percent(found.loop)} of the time with actors, "
+        text=f"The event loop is the bottleneck: it is busy {percent(found.loop)} of the time with {actors}"
         f"forward passes ({percent(found.share('inference', 'computing'))}) and whatever else runs there. "
         f"Half of that gives at most {speedup:.1f}x{why}.",
         speedup=speedup,
-        remedy="--actors processes, or --vectorize, which steps all environments at once",
+        remedy=remedy,
     )
 
 
@@ -217,11 +223,14 @@ _RULES: tuple[Rule, ...] = (
     _lock, _passes, _evaluation, _blocked, _disk, _learner, _queue, _environments, _loop, _few_actors,
 )  # fmt: skip
 """The first that finds something has found the bottleneck: what spoils others' measures comes before them."""
+_OFFLINE_RULES: tuple[Rule, ...] = (_lock, _evaluation, _blocked, _disk, _learner, _loop)
+"""Those of a training on a data set, where nobody plays but evaluations."""
 
 
 def bottleneck_of(found: Measured) -> Finding:
     """What limits the training."""
-    limits = (finding for rule in _RULES if (finding := rule(found)) is not None)
+    rules = _OFFLINE_RULES if found.offline else _RULES
+    limits = (finding for rule in rules if (finding := rule(found)) is not None)
     return next(limits, None) or _unsaturated(found)
 
 
@@ -233,7 +242,9 @@ def _unsaturated(found: Measured) -> Finding:
         culprit="none",
         text=f"No part is saturated; {name} is busiest, {percent(other)} of the time. The throughput is at "
         f"most {1 / max(other, 0.01):.1f}x of what it is, whatever is added to the other parts.",
-        remedy="--num-envs with more environments, so that the parts wait less for each other",
+        remedy=""
+        if found.offline
+        else "--num-envs with more environments, so that the parts wait less for each other",
     )
 
 

@@ -11,7 +11,7 @@ from stoker.agents.registry import AGENTS, config_type, is_own
 from stoker.errors import ConfigError
 from stoker.runs.layout import absolute
 
-__all__ = ["MEANS_NOTHING_OFFLINE", "absolute_source", "check_data", "refuse_offline"]
+__all__ = ["MEANS_NOTHING_OFFLINE", "absolute_source", "check_data", "check_mix", "refuse_offline"]
 
 MEANS_NOTHING_OFFLINE = (
     "num_envs", "vectorize", "lockstep", "actor_timeout_s", "on_silent_actor", "opt_interval",
@@ -20,6 +20,7 @@ MEANS_NOTHING_OFFLINE = (
 """The settings of a training that are about actors."""
 
 _KINDS = ("minari:", "run:")
+_MIX = 0.5
 
 
 def check_data(config: Any) -> None:
@@ -33,6 +34,8 @@ def check_data(config: Any) -> None:
     """
     if config.warm_data:
         _check_warm_data(config.agent, config.warm_data)
+    elif config.mix != _MIX:
+        check_mix(config.mix, config.warm_data)
     if not config.offline:
         if config.ends is not None and not config.warm_data:
             raise ConfigError(f"ends={config.ends!r} is about a data set: name one with offline")
@@ -54,6 +57,18 @@ def refuse_offline(name: str, value: Any) -> NoReturn:
     raise ConfigError(
         f"{name}={value!r} is about actors, and a training on a data set has none: leave it out"
     )
+
+
+def check_mix(mix: Any, warm_data: str) -> None:
+    """Refuse a share of prior data where there are none.
+
+    Raises:
+        ConfigError: As said.
+    """
+    if not warm_data:
+        raise ConfigError(
+            f"mix={mix!r} is the share of prior data: name them with warm_data, or leave it out"
+        )
 
 
 def absolute_source(source: str) -> str:

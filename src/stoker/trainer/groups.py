@@ -38,7 +38,7 @@ from stoker.trainer.making import env_for
 from stoker.trainer.training import session_settings
 from stoker.types import ActMode, AnyPath, EpisodeStatus
 
-__all__ = ["GroupConfig", "GroupTraining", "PolicyConfig"]
+__all__ = ["GroupConfig", "GroupTraining", "PolicyConfig", "play_together"]
 
 logger = logging.getLogger(__name__)
 
@@ -220,15 +220,9 @@ class GroupTraining:
 
     async def _evaluate(self, session: MultiAgentSession) -> None:
         """Play greedy episodes of all policies together; each is scored by the mean over its agents."""
-        config = self.config.training
         snapshots = {name: await one.snapshot() for name, one in session.sessions.items()}
-        seeds = [episode_seed(config.seed, k, 0, stream="evaluation") for k in range(config.eval_episodes)]
-        records: dict[str, list[EpisodeRecord]] = {name: [] for name in snapshots}
         try:
-            async with opened_env(partial(env_for, config), config.stepping, "evaluation env") as env:
-                for seed in seeds:
-                    for name, record in (await self._play(env, snapshots, seed)).items():
-                        records[name].append(record)
+            records = await play_together(self.config, snapshots)
         except EnvironmentFailed as failure:
             logger.warning("the evaluation is left out: its environment failed (%s)", failure.__cause__)
             return
@@ -238,31 +232,64 @@ class GroupTraining:
                 await one.on_eval_episode(record, snapshots[name])
             await one.maybe_save_best(sum(each.total_reward for each in found) / len(found), snapshots[name])
 
-    async def _play(
-        self, env: Any, snapshots: Mapping[str, PolicySnapshot], seed: int
-    ) -> dict[str, EpisodeRecord]:
-        call, policy_of, n_steps = EnvCalls(), self.config.policy_of, 0
-        totals: dict[str, dict[str, float]] = {name: {} for name in snapshots}
-        now: JointStep = await call(env.reset(seed))
-        while not now.is_over and n_steps != self.config.training.eval_max_episode_steps:
-            actions: dict[str, Any] = {}
-            for name, snapshot in snapshots.items():
-                mine = [agent for agent in now.acting if policy_of(agent) == name]
-                if mine:
-                    seen = [now.acting[agent] for agent in mine]
-                    actions.update(zip(mine, snapshot.act(seen, ActMode.EXPLOIT), strict=True))
-            now = await call(env.step(actions))
-            n_steps += 1
-            for agent, reward in now.rewards():
-                of_policy = totals[policy_of(agent)]
-                of_policy[agent] = of_policy.get(agent, 0.0) + reward
-        status = EpisodeStatus.of(now.is_over, truncated=True)
-        return {
-            name: check_record(
-                EpisodeRecord(sum(found.values()) / max(1, len(found)), max(1, n_steps), status, {})
-            )
-            for name, found in totals.items()
-        }
+
+async def play_together(
+    config: GroupConfig,
+    snapshots: Mapping[str, PolicySnapshot],
+    n_episodes: int | None = None,
+    *,
+    seed: int | None = None,
+) -> dict[str, list[EpisodeRecord]]:
+    """Play greedy episodes of all policies of a group.
+
+    Args:
+        config: of the group.
+        snapshots: the policies by name, all of them.
+        n_episodes: how many; None: as many as the training's evaluations have.
+        seed: of the episodes; None: the training's, which gives those of its evaluations.
+
+    Returns:
+        A record for each policy and episode: the mean of the total rewards of its agents.
+
+    Raises:
+        EnvironmentFailed: The environment raised an error, or returned something unusable.
+    """
+    shared = config.training
+    seed = shared.seed if seed is None else seed
+    records: dict[str, list[EpisodeRecord]] = {name: [] for name in snapshots}
+    async with opened_env(partial(env_for, shared), shared.stepping, "evaluation env") as env:
+        for k in range(n_episodes or shared.eval_episodes):
+            played = await _play(config, env, snapshots, episode_seed(seed, k, 0, stream="evaluation"))
+            for name, record in played.items():
+                records[name].append(record)
+    return records
+
+
+async def _play(
+    config: GroupConfig, env: Any, snapshots: Mapping[str, PolicySnapshot], seed: int
+) -> dict[str, EpisodeRecord]:
+    call, policy_of, n_steps = EnvCalls(), config.policy_of, 0
+    totals: dict[str, dict[str, float]] = {name: {} for name in snapshots}
+    now: JointStep = await call(env.reset(seed))
+    while not now.is_over and n_steps != config.training.eval_max_episode_steps:
+        actions: dict[str, Any] = {}
+        for name, snapshot in snapshots.items():
+            mine = [agent for agent in now.acting if policy_of(agent) == name]
+            if mine:
+                seen = [now.acting[agent] for agent in mine]
+                actions.update(zip(mine, snapshot.act(seen, ActMode.EXPLOIT), strict=True))
+        now = await call(env.step(actions))
+        n_steps += 1
+        for agent, reward in now.rewards():
+            of_policy = totals[policy_of(agent)]
+            of_policy[agent] = of_policy.get(agent, 0.0) + reward
+    status = EpisodeStatus.of(now.is_over, truncated=True)
+    return {
+        name: check_record(
+            EpisodeRecord(sum(found.values()) / max(1, len(found)), max(1, n_steps), status, {})
+        )
+        for name, found in totals.items()
+    }
 
 
 def _spaces_of(config: GroupConfig) -> dict[str, tuple[Any, Any]]:

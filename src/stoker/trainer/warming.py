@@ -22,7 +22,7 @@ from stoker.session.tail import say_progress
 from stoker.trainer.parts import GivenDataset, NamedDataset, Part, parts_of
 from stoker.trainer.preparing import count_steps, has_form_of
 
-__all__ = ["WarmUp", "check_warm", "warmed_up"]
+__all__ = ["WarmUp", "check_prior_spaces", "check_warm", "warmed_up"]
 
 _SHOWN_EVERY_S = 2.0
 
@@ -40,6 +40,18 @@ def check_warm(agent: LearningAgent, mix: float) -> UsesPriorData:
         )
     rows_of_share(mix, getattr(config_of(agent), "batch_size", 1 << 62))
     return agent
+
+
+def check_prior_spaces(agent: LearningAgent, data: NamedDataset, mix: float) -> None:
+    """Look at prior data without reading them. Blocks.
+
+    Raises:
+        ConfigError: The agent cannot use prior data with this share, or not these: they are missing, damaged,
+            or of other spaces.
+    """
+    able = check_warm(agent, mix)
+    with _opened(data) as dataset:
+        _check_spaces(able, dataset)
 
 
 class WarmUp:

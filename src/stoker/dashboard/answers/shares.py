@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import Axis, curve_of
+from stoker.runs.configs import flat_settings
 from stoker.runs.history import RunHistory
 from stoker.telemetry import explained, profile_of_records
 from stoker.telemetry.profiles import PARTS
@@ -99,7 +100,8 @@ def explanation_of(history: RunHistory) -> Explained | None:
     profile = profile_of_records(records)
     if profile is None:
         return None
-    verdict = explained(profile)
+    offline = bool(flat_settings(history.config).get("offline"))
+    verdict = explained(profile, offline=offline)
     return Explained(verdict.bottleneck.culprit, verdict.lines())
 
 

@@ -43,8 +43,10 @@ ON_UVLOOP_TOO = (
 """Tests of the parts that wait, wake and cancel; everything else goes through these parts."""
 
 ON_ASYNCIO_ONLY = (
+    "agents/",
     "cli/",
     "client/test_local",
+    "data/",
     "envs/test_results",
     "envs/test_stacking",
     "runs/",
@@ -61,11 +63,14 @@ ON_ASYNCIO_ONLY = (
     "session/test_replaying",
     "session/test_restoring",
     "session/test_resume",
+    "session/test_roll_forward",
     "session/test_saving",
+    "session/test_settings_of_attempts",
     "session/test_values",
     "telemetry/test_prometheus",
     "telemetry/test_serving",
     "trainer/test_evaluator",
+    "trainer/test_offline",
     "trainer/test_training",
 )
 """Tests of values, counters and files, which do not depend on the event loop."""

@@ -3,8 +3,9 @@
 A server, one for each pytest process, has imported stoker and torch and forks itself for each program. The
 program is a process like any other: it has its own pid, session, working directory, environment, arguments,
 streams and signals, and its interpreter ends as usual. It differs from ``python ...`` in this: modules of
-stoker and torch are already imported, its parent is the server, ``/proc/PID/cmdline`` is the server's, and
-``PYTHONHASHSEED`` has no effect. Tests of these, and of the installed command, start a real interpreter.
+stoker and torch are already imported and stay whole at the end, without the destructors of C++, its parent is
+the server, ``/proc/PID/cmdline`` is the server's, and ``PYTHONHASHSEED`` has no effect. Tests of these, and
+of the installed command, start a real interpreter.
 
 Processes that multiprocessing spawns from tests are forked from the server, too; not those of programs.
 """
@@ -356,7 +357,8 @@ if __name__ == "__main__":
     for _module in (*_PRELOADED, *(each.name for each in pkgutil.walk_packages(stoker.__path__, "stoker."))):
         if not _module.endswith("__main__"):
             importlib.import_module(_module)
-    _packages += [name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names]
+    _kept = {*sys.stdlib_module_names, "__main__"}
+    _packages += [name for name in sys.modules if name.partition(".")[0] not in _kept]
     gc.collect()
     gc.freeze()  # a fork copies only the memory that it changes
     _c = ctypes.CDLL(None)

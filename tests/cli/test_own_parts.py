@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import launching
 from stoker.cli.main import main
 
 OWN = Path(__file__).with_name("own_parts.py")
@@ -183,8 +183,8 @@ def test_the_working_directory_is_importable_from_the_installed_command(beside: 
     script = beside / "bin" / "stoker"
     script.parent.mkdir()
     script.write_text("import sys\nfrom stoker.cli.main import main\nsys.exit(main())\n")
-    done = subprocess.run(
+    done = launching.run(
         [sys.executable, str(script), "train", "own_parts:ShortPole", *SHORT],
-        cwd=beside, capture_output=True, text=True, timeout=60, check=False,
+        cwd=beside, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -151,8 +151,9 @@ def events_of(run: TrainingRun) -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("settings", CUTS, ids=str)
-@pytest.mark.parametrize("normalize", [False, True], ids=["plain", "normalized"])
+@pytest.mark.parametrize(
+    ("settings", "normalize"), [*((settings, True) for settings in CUTS), (CUTS[0], False)], ids=str
+)
 async def test_a_batch_is_cut_where_something_is_due(
     tmp_path: Path, settings: dict[str, Any], normalize: bool
 ) -> None:

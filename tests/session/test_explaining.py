@@ -155,7 +155,7 @@ async def test_a_thread_that_holds_the_interpreter_lock() -> None:
 
 
 async def test_evaluations() -> None:
-    async with TrainingSession(FakeAgent(), max_steps=4000, eval_freq=100) as session:
+    async with TrainingSession(FakeAgent(), max_steps=1500, eval_freq=100) as session:
         evaluator = Evaluator(session, lambda: ChainEnv(50, slip=0.6), EvaluationSettings(n_episodes=64))
         async with anyio.create_task_group() as beside:
             beside.start_soon(evaluator.run)
@@ -173,7 +173,7 @@ async def test_a_slow_recorder() -> None:
 
 
 async def test_a_queue_that_is_too_small() -> None:
-    found = await explained_after(TrainingSession(FakeAgent(), max_steps=6000, queue_capacity=1), ChainEnv, 8)
+    found = await explained_after(TrainingSession(FakeAgent(), max_steps=2000, queue_capacity=1), ChainEnv, 8)
     assert found.bottleneck.culprit == "queue", str(found)
 
 

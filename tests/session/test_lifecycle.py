@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
+import launching
 from stoker import (
     EpisodeStatus,
     Experience,
@@ -289,7 +290,7 @@ match sys.argv[1]:
 def test_a_session_that_is_never_closed_is_told_and_what_was_flushed_is_there(
     how: str, tmp_path: Path
 ) -> None:
-    ended = subprocess.run(
+    ended = (launching if how in ("dropped", "trio") else subprocess).run(
         [sys.executable, "-W", "always::ResourceWarning", "-c", NEVER_CLOSED, how, str(tmp_path)],
         capture_output=True,
         text=True,

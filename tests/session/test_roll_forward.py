@@ -267,6 +267,12 @@ async def test_another_agent_than_the_journals_is_refused_by_both_names(tmp_path
         await TrainingSession(agent_for("ppo"), await dying(tmp_path)).open()
 
 
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": False}), ("trio", {})],
+    ids=["asyncio", "trio"],
+    indirect=True,
+)
 @pytest.mark.parametrize("freq", [0, 100], ids=["without-a-checkpoint", "behind-one"])
 async def test_open_can_be_cancelled_within_the_tail(tmp_path: Path, freq: int) -> None:
     settings = {**SETTINGS, "checkpoint_freq": freq, "journal_segment_bytes": 1 << 20}

@@ -15,7 +15,7 @@ ActorId = int | str
 
 AnyPath = str | os.PathLike[str]
 
-PlaceName = Literal["tasks", "threads", "processes"]
+PlaceName = Literal["tasks", "threads", "processes", "ray"]
 """Where actors play.
 
 - ``"tasks"``: on the session's event loop; environments are stepped as ``stepping`` says.
@@ -23,6 +23,7 @@ PlaceName = Literal["tasks", "threads", "processes"]
 - ``"processes"``: each in its own process, for environments that hold the interpreter lock, or crash. A
   script that starts processes needs its ``if __name__ == "__main__":``. They cannot start processes with
   ``multiprocessing``.
+- ``"ray"``: in the workers of a Ray cluster, on any of its machines; see ``stoker.distributed.RayPlace``.
 """
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 import yaml
+from reported import status_of
 from scraping import scraped
 
 from stoker import DQN, DQNConfig, TrainingRun, TrainingSession, run_actors
@@ -64,6 +65,7 @@ def labels() -> dict[str, set[str]]:
         run = await TrainingRun.create("shown", root=root)
         async with TrainingSession(agent, run, max_steps=100, max_staleness=100) as session:
             session.store({"own": 1.0})
+            session.report_workers(lambda: (status_of(0), status_of(1, node="", state="waiting")))
             await run_actors(session, ChainEnv, 2, seed=0)
             await session.on_eval_episode(EpisodeRecord(1.0, 3, EpisodeStatus.TERMINATED))
             await session.maybe_save_best(1.0)
@@ -104,13 +106,14 @@ def test_a_series_or_label_that_does_not_exist_is_found(labels: dict[str, set[st
     assert missing('stoker_actors{job=~"$job",state="silent"} > 0', labels) == []
 
 
-def test_there_are_five_rules_which_say_what_to_do() -> None:
+def test_there_are_six_rules_which_say_what_to_do() -> None:
     assert [rule["alert"] for rule in RULES] == [
         "StokerLearnerStuck",
         "StokerNotDurable",
         "StokerNoCheckpoint",
         "StokerRefusals",
         "StokerSilentActors",
+        "StokerWorkersMissing",
     ]
     for rule in RULES:
         assert rule["labels"]["severity"] in ("warning", "critical")

@@ -110,6 +110,11 @@ def place_of(place: PlaceName | Place) -> Place | None:
     if not isinstance(place, str):
         return place
     built_in: dict[str, Place | None] = {"tasks": None, "threads": _Threads(), "processes": _Processes()}
+    if place == "ray":
+        raise ConfigError(
+            "place='ray': give the place itself, which says where the cluster is: "
+            "place=stoker.distributed.RayPlace('auto'); close it afterwards"
+        )
     if place not in built_in:
         choices = ", ".join(built_in)
         raise ConfigError(f"place={place!r}: choose one of {choices}, or give a Place of your own")

@@ -20,9 +20,11 @@ from stoker.cli.parsing import Flag, RunPath, given_values, leave_with_help, opt
 from stoker.cli.seeds import seeds_from
 from stoker.errors import ConfigError, MissingDependency
 from stoker.runs.layout import is_group, place_of, safe_name
-from stoker.settings import Count, read_toml, settings_from
+from stoker.settings import Count, NonNegative, read_toml, settings_from
+from stoker.trainer.cluster_config import moved
 from stoker.trainer.config import TrainConfig, config_from, name_of
 from stoker.trainer.durations import with_schedule
+from stoker.types import PlaceName
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
@@ -39,8 +41,17 @@ _FLAGS = {
     "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
     "total_timesteps": Flag(short="-n"),
     "warm_data": Flag(metavar="DATA", default="default: none"),
+    "workers": Flag(metavar="N|N..M"),
+    "cluster": Flag(metavar="auto|local|HOST:PORT"),
 }
 """Fields of ``TrainConfig`` whose flags differ from their names and types."""
+
+
+_REPLACED = (
+    "total_timesteps", "device", "torch_threads", "warm_data",
+    "actors", "num_envs", "workers", "cluster", "envs_per_worker", "worker_cpus",
+)  # fmt: skip
+"""Settings that a resume may replace."""
 
 
 class _OwnSettings(msgspec.Struct, frozen=True):
@@ -121,6 +132,8 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         command = settings_from(own, cls, where)
         if wants_help:
             leave_with_help(name, cls, options, command, training, training.agent_settings)
+        if training.cluster != "auto" and training.actors != "ray":
+            raise ConfigError(f"--cluster {training.cluster}: no actors play there: add --actors ray")
         if not (training.env or training.offline):
             raise ConfigError(
                 f"name an environment, such as `stoker {name} CartPole-v1` (see `stoker {name} --help`)"
@@ -202,6 +215,26 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     jobs: Annotated[Count | None, Flag(metavar="N", default="default: as many as before")] = None
     """Of a version that --seeds made: how many to train at once."""
 
+    actors: Annotated[
+        PlaceName | None, Flag(metavar="{tasks,threads,processes,ray}", default="default: the run's")
+    ] = None
+    """Where actors run from here on: tasks, threads, processes, or ray for a cluster."""
+
+    num_envs: Annotated[Count | None, Flag(metavar="INT", default="default: the run's")] = None
+    """Number of concurrent environments from here on; with lockstep that of the run."""
+
+    workers: Annotated[int | str | None, Flag(metavar="N|N..M", default="default: the run's")] = None
+    """With ray: workers on the cluster; any number may take over, of any cluster."""
+
+    cluster: Annotated[str | None, Flag(metavar="ADDRESS", default="default: the run's")] = None
+    """With ray: the cluster: auto, local, or HOST:PORT."""
+
+    envs_per_worker: Annotated[Count | None, Flag(metavar="INT", default="default: the run's")] = None
+    """With ray: environments of each worker."""
+
+    worker_cpus: Annotated[NonNegative | None, Flag(metavar="FLOAT", default="default: the run's")] = None
+    """With ray: CPUs that the cluster sets aside for each worker."""
+
     async def __call__(self) -> int:
         from stoker.cli.driving import Driver
         from stoker.cli.stored import group_at, sweep_at
@@ -215,8 +248,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         if (version := await to_thread.run_sync(sweep_at, self.run)) is not None:
             from stoker.cli.sweep import resume_seeds
 
-            names = ("total_timesteps", "device", "torch_threads", "warm_data", "roll_forward", "strict")
-            fields = {name: getattr(self, name) for name in names}
+            fields = {name: getattr(self, name) for name in (*_REPLACED, "roll_forward", "strict")}
             return await resume_seeds(self, version, self.jobs, self.changed, fields)
         if self.jobs is not None:
             raise ConfigError(f"--jobs {self.jobs}: {self.run} is not a version that --seeds made")
@@ -264,10 +296,9 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
 
     def changed(self, config: TrainConfig) -> TrainConfig:
         """The config of a run, with what the flags replace."""
-        names = ("total_timesteps", "device", "torch_threads", "warm_data")
-        given = {name: getattr(self, name) for name in names}
+        given = {name: getattr(self, name) for name in _REPLACED}
         changes = {name: value for name, value in given.items() if value is not None}
-        changed = config_from({**msgspec.to_builtins(config), **changes}, "resume")
+        changed = config_from(moved(config, changes), "resume")
         settings = with_schedule(changed.agent_settings, changed.total_timesteps, config.total_timesteps)
         return msgspec.structs.replace(changed, agent_settings=settings)
 

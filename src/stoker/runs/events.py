@@ -37,6 +37,7 @@ __all__ = [
     "PartStalled",
     "Resumed",
     "RunEvent",
+    "WorkersChanged",
     "killed_attempts",
     "kind_of",
 ]
@@ -299,6 +300,40 @@ class ActorGivenUp(RunEvent, frozen=True, kw_only=True):
         return f"actor {self.actor_id!r} failed for good after {self.restarts:,} restarts: {self.error}"
 
 
+class WorkersChanged(RunEvent, frozen=True, kw_only=True):
+    """Workers on one node of a cluster began, ended, wait or were lost. Counts are of the attempt so far.
+
+    Attributes:
+        node: the node's name; empty: these workers have no place yet.
+        playing, starting, waiting, ended: how many workers are in each state.
+        steps: steps that came from there.
+        lost_steps: steps that were played there and never came.
+        late_batches: batches of workers that had been given up; they were dropped.
+        restarts: how often a worker there was replaced.
+        why: what they wait for, or why the last one ended.
+    """
+
+    node: str
+    playing: int
+    starting: int
+    waiting: int
+    ended: int
+    steps: int
+    lost_steps: int
+    late_batches: int
+    restarts: int
+    why: str
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        states = ("playing", "starting", "waiting", "ended")
+        counts = ", ".join(f"{getattr(self, one)} {one}" for one in states if getattr(self, one)) or "none"
+        lost = f"; replaced {self.restarts:,} times, {self.lost_steps:,} steps lost" if self.restarts else ""
+        where = f"on {self.node}" if self.node else "without a place"
+        return f"workers {where}: {counts}{lost}" + (f"; {self.why}" if self.why else "")
+
+
 class InputsRefused(RunEvent, frozen=True, kw_only=True):
     """Callers gave the session invalid values within a minute, or within the last part of one.
 
@@ -362,6 +397,7 @@ KINDS: Final[dict[str, type[RunEvent]]] = {
     "actor_silent": ActorFellSilent,
     "actor_restarted": ActorRestarted,
     "actor_failed": ActorGivenUp,
+    "workers_changed": WorkersChanged,
     "inputs_refused": InputsRefused,
     "disk_full": DiskFilled,
     "events_suppressed": EventsSuppressed,

@@ -25,6 +25,7 @@ from stoker.session.opening import Body, Host, ResumePoint
 from stoker.session.parts import Parts
 from stoker.session.publishing import PolicyBuffer
 from stoker.session.readings import Core, Readings
+from stoker.session.workers import WorkerStatus
 from stoker.types import ActorId
 
 __all__ = ["Lifecycle"]
@@ -131,6 +132,10 @@ class Lifecycle(Readings):
     def supervised_actors(self) -> set[ActorId]:
         """Actors that another part watches; the session does not watch the ids added here."""
         return self.engine.parts.supervised
+
+    def report_workers(self, source: Callable[[], tuple[WorkerStatus, ...]]) -> None:
+        """Show these workers in ``health``, ``readings`` and the metrics; asked from any thread."""
+        self.engine.parts.workers.add(source)
 
     def take_resume_point(self) -> ResumePoint:
         """With ``lockstep``, after a resume: the running episodes, for their actors to continue; once."""

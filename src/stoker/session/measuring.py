@@ -57,6 +57,7 @@ def training_reading(parts: Parts, evaluations: Evaluations) -> TrainingReading:
         best_value=None if evaluations.best is None else evaluations.best[0],
         busy_s=learner.metrics.clocks.read().seconds,
         actors=_actors(parts, now),
+        nodes=parts.workers.by_node(),
         act_s=inference.latency_ns.scaled(1e-9),
         act_batch_size=inference.batch_sizes,
         observe_wait_s=parts.observe_wait_ns.scaled(1e-9),

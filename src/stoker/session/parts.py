@@ -25,6 +25,7 @@ from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind,
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.session.publishing import PolicySnapshot
+from stoker.session.workers import WorkerReports
 from stoker.stats import EpisodeRecord, EvalReport
 from stoker.telemetry import Buckets, Sampler, spans_here, traced
 from stoker.threads import DedicatedThread, call_soon_here
@@ -55,6 +56,7 @@ class Parts:
         retention: which checkpoints of the run are kept.
         failure: the part that failed first, and why.
         supervised: actors whose silence somebody else watches.
+        workers: those elsewhere that host actors.
         sampler: looks at the event loop, once the watch runs.
         spans: traces the parts; None: nobody collects spans.
         observe_wait_ns: how long callers waited for room in the queue.
@@ -128,6 +130,7 @@ class Parts:
         )
         self.failure: tuple[str, BaseException] | None = None
         self.supervised: set[ActorId] = set()
+        self.workers = WorkerReports()
         self.waited_at: dict[ActorId, float] = {}
         self.sampler: Sampler | None = None
         self.drained, self.written = anyio.Event(), anyio.Event()

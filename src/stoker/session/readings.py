@@ -24,6 +24,7 @@ from stoker.session.parts import Parts, report_of
 from stoker.session.registry import StreamPoint
 from stoker.session.timing import COMPUTING, LEARNING, OBSERVING, OFFLOADED, PUBLISHING, STAGING
 from stoker.session.watching import Health, health_of
+from stoker.session.workers import WorkerStatus
 from stoker.stats import EvalReport, StatsTracker, WindowStats
 from stoker.telemetry import Clocks, Explanation, TrainingReading
 from stoker.types import ActorId, AnyPath
@@ -44,7 +45,8 @@ class SessionReadings(msgspec.Struct, frozen=True, kw_only=True):
     """The counters of a session at one moment, named and described as its properties are.
 
     ``window`` is that of ``session.stats`` over the training episodes of all actors, and ``actors`` has that
-    of each of the 10,000 actors at most that ended an episode last, the latest of them last.
+    of each of the 10,000 actors at most that ended an episode last, the latest of them last. ``workers`` are
+    those of a cluster that host actors; empty: there are none.
     """
 
     total_steps: int
@@ -61,6 +63,7 @@ class SessionReadings(msgspec.Struct, frozen=True, kw_only=True):
     is_stopped: bool
     window: WindowStats
     actors: Mapping[ActorId, WindowStats]
+    workers: tuple[WorkerStatus, ...] = ()
 
 
 class Readings:
@@ -90,6 +93,11 @@ class Readings:
         windows: dict[str, Any] = {"window": self.stats.window(), "actors": self.stats.windows()}
         names = (name for name in SessionReadings.__struct_fields__ if name not in windows)
         return SessionReadings(**{name: getattr(self, name) for name in names}, **windows)
+
+    @property
+    def workers(self) -> tuple[WorkerStatus, ...]:
+        """The workers elsewhere that host actors, at this moment; empty: there are none."""
+        return () if self.core.engine is None else self.core.engine.parts.workers.now()
 
     @property
     def agent(self) -> LearningAgent:

@@ -17,10 +17,11 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from stoker.errors import RunFenced, Stalled
-from stoker.runs.events import ActorFellSilent, PartStalled
+from stoker.runs.events import ActorFellSilent, PartStalled, WorkersChanged
 from stoker.session.parts import Parts
+from stoker.session.workers import WorkerStatus
 from stoker.stalls import Activity, StallDetector
-from stoker.telemetry import Sampler
+from stoker.telemetry import NodeReading, Sampler
 from stoker.types import ActorId
 
 __all__ = ["Health", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
@@ -61,6 +62,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         n_asking: callers that wait in ``flush``, ``checkpoint``, ``snapshot`` or ``maybe_save_best``.
         silent: actors in an episode that send nothing, the longest silent first; at most 100.
         waits: the same in sentences, one for each part that keeps callers waiting.
+        workers: the workers elsewhere that host actors; empty: there are none.
     """
 
     is_running: bool
@@ -75,6 +77,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     n_asking: int
     silent: tuple[SilentActor, ...]
     waits: tuple[str, ...]
+    workers: tuple[WorkerStatus, ...] = ()
 
 
 def health_of(parts: Parts, now: float) -> Health:
@@ -109,6 +112,7 @@ def health_of(parts: Parts, now: float) -> Health:
     waits += [
         f"actor {one.actor_id!r} has not stepped for {one.silent_s:.0f} s; {one.last_event}" for one in silent
     ]
+    waits += parts.workers.waits()
     return Health(
         is_running=failure is None and not is_over,
         failure=None if failure is None else f"{failure[0]}: {failure[1]}",
@@ -122,6 +126,7 @@ def health_of(parts: Parts, now: float) -> Health:
         n_asking=n_asking,
         silent=silent,
         waits=tuple(waits),
+        workers=parts.workers.now(),
     )
 
 
@@ -194,6 +199,7 @@ class Watch:
         self._detector = StallDetector(config.stall_timeout_s, self._interval_s)
         self._asked_at, self._was_asking = 0.0, False
         self._warned_of: set[ActorId] = set()
+        self._nodes: dict[str, NodeReading] = {}
         self._turned_at = time.monotonic()
         self._ended = threading.Event()
 
@@ -216,8 +222,10 @@ class Watch:
                 self._look_at_lease()
                 self._look_at_parts(now)
                 self._look_at_actors(now)
+                self._look_at_workers()
                 self._parts.events.look(now)
         finally:
+            self._look_at_workers()
             sampler.stop()
             self._ended.set()
 
@@ -280,6 +288,14 @@ class Watch:
         self._warned_of |= {one.actor_id for one in fresh}
         others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"
         logger.warning("%s%s", stalled, others)
+
+    def _look_at_workers(self) -> None:
+        """Record where workers have begun, ended or been lost since the last look."""
+        for node in self._parts.workers.by_node():
+            shown = msgspec.structs.replace(node, steps=0, why="")  # which alone are no event
+            if self._nodes.get(node.node, NodeReading(node=node.node)) != shown:
+                self._nodes[node.node] = shown
+                self._parts.events.note(WorkersChanged(**msgspec.structs.asdict(node)))
 
     def _note_waiting(self, now: float) -> None:
         """An actor that gets its answer after a long wait is not silent at once: its time begins then."""

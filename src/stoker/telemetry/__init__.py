@@ -5,7 +5,7 @@ from stoker.telemetry.explaining import Explanation, explained
 from stoker.telemetry.findings import Finding
 from stoker.telemetry.opentelemetry import Spans, span_of, spans_here, traced
 from stoker.telemetry.profiles import Profile, profile_of_records
-from stoker.telemetry.reading import Buckets, ServiceCounts, TrainingReading
+from stoker.telemetry.reading import Buckets, NodeReading, ServiceCounts, TrainingReading
 from stoker.telemetry.sampling import Sampler
 from stoker.telemetry.tracing import Window, chrome_trace, windows_of
 
@@ -15,6 +15,7 @@ __all__ = [
     "Clocks",
     "Explanation",
     "Finding",
+    "NodeReading",
     "Profile",
     "Sampler",
     "ServiceCounts",

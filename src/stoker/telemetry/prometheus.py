@@ -15,14 +15,14 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from stoker.errors import MissingDependency
-from stoker.telemetry.reading import Buckets, ServiceCounts, TrainingReading
+from stoker.telemetry.reading import Buckets, NodeReading, ServiceCounts, TrainingReading
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 __all__ = ["Exposition"]
 
-_MOST_REASONS, _MOST_ROUTES, _MOST_TRAIN, _MOST_USER = 24, 40, 20, 100
+_MOST_REASONS, _MOST_ROUTES, _MOST_TRAIN, _MOST_USER, _MOST_NODES = 24, 40, 20, 100, 8
 
 _COUNTERS = {
     "total_steps": ("stoker_env_steps", "Environment steps, over all attempts of the run."),
@@ -64,6 +64,12 @@ _BY_ACTOR = {
         "stoker_actor_steps_per_second",
         "Steps per second in an actor's last 100 episodes, over the actors.",
     ),
+}
+_BY_NODE = {
+    "steps": ("stoker_worker_steps", "Steps that workers sent to this process."),
+    "lost_steps": ("stoker_worker_lost_steps", "Steps that workers played and never sent: they were lost."),
+    "late_batches": ("stoker_worker_late_batches", "Batches of workers that had been given up; dropped."),
+    "restarts": ("stoker_worker_restarts", "How often workers were replaced."),
 }
 _HISTOGRAMS = {
     "act_s": ("stoker_act_seconds", "From the first question to the answer of each forward pass."),
@@ -135,6 +141,7 @@ class _Collector:
         refused: dict[str, int] = {}
         if reading is not None:
             yield from _training(reading)
+            yield from _workers(reading.nodes)
             yield self._busy_seconds(reading)
             refused |= _first(reading.refused, _MOST_REASONS)
         if (service := self._service) is not None:
@@ -192,6 +199,24 @@ def _training(reading: TrainingReading) -> Iterator[Metric]:
         yield _labeled(
             "gauge", name, about, (label,), {(_text(key),): value for key, value in values.items()}
         )
+
+
+def _workers(nodes: tuple[NodeReading, ...]) -> Iterator[Metric]:
+    """The workers of a cluster by node; those beyond the first ones are pooled, so that no series falls."""
+    named = [_text(node.node) for node in nodes]
+    shown = [name if name in ("", *named[:_MOST_NODES]) else "other" for name in named]
+    for field, (name, about) in _BY_NODE.items():
+        counts: dict[tuple[str, ...], float] = {}
+        for key, node in zip(shown, nodes, strict=True):
+            if node.node:
+                counts[key,] = counts.get((key,), 0) + getattr(node, field)
+        yield _labeled("counter", name, about, ("node",), counts)
+    states: dict[tuple[str, ...], float] = {}
+    for key, node in zip(shown, nodes, strict=True):
+        for state in ("playing", "starting", "waiting", "ended"):
+            states[key, state] = states.get((key, state), 0) + getattr(node, state)
+    about = "Workers on a cluster, by node and state; those that wait have no node."
+    yield _labeled("gauge", "stoker_workers", about, ("node", "state"), states)
 
 
 def _service(counts: ServiceCounts) -> Iterator[Metric]:

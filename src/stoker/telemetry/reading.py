@@ -15,7 +15,7 @@ from typing import Self
 
 import msgspec
 
-__all__ = ["Buckets", "ServiceCounts", "TrainingReading"]
+__all__ = ["Buckets", "NodeReading", "ServiceCounts", "TrainingReading"]
 
 
 class Buckets(msgspec.Struct):
@@ -63,6 +63,31 @@ class Buckets(msgspec.Struct):
         return list(zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True))
 
 
+class NodeReading(msgspec.Struct, frozen=True, kw_only=True):
+    """The workers of one node of a cluster. What is counted is of this process, and never falls.
+
+    Attributes:
+        node: its name; empty: these workers have no place yet.
+        playing, starting, waiting, ended: how many workers are in each state.
+        steps: steps that came from there.
+        lost_steps: steps that were played there and never came.
+        late_batches: batches of workers that had been given up; they were dropped.
+        restarts: how often a worker there was replaced.
+        why: what they wait for, or why the last one ended.
+    """
+
+    node: str
+    playing: int = 0
+    starting: int = 0
+    waiting: int = 0
+    ended: int = 0
+    steps: int = 0
+    lost_steps: int = 0
+    late_batches: int = 0
+    restarts: int = 0
+    why: str = ""
+
+
 class TrainingReading(msgspec.Struct, frozen=True, kw_only=True):
     """What a training shows at one moment. Times are in seconds since 1970. None: not known, or not yet.
 
@@ -95,6 +120,7 @@ class TrainingReading(msgspec.Struct, frozen=True, kw_only=True):
         best_value: the highest evaluation, over all attempts.
         busy_s: seconds by part and state of the state clocks.
         actors: how many actors are in each state.
+        nodes: the workers of a cluster, by node; empty: there are none.
         act_s: from the first caller's question to the answer, one value for each forward pass.
         act_batch_size: actions per forward pass.
         observe_wait_s: how long callers waited for room in the queue; calls that found room are not counted.
@@ -128,6 +154,7 @@ class TrainingReading(msgspec.Struct, frozen=True, kw_only=True):
     best_value: float | None
     busy_s: Mapping[str, Mapping[str, float]]
     actors: Mapping[str, int]
+    nodes: tuple[NodeReading, ...] = ()
     act_s: Buckets
     act_batch_size: Buckets
     observe_wait_s: Buckets

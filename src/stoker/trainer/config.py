@@ -15,7 +15,17 @@ from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
 from stoker.multi.standings import Choice
-from stoker.settings import Count, Natural, Positive, Settings, read_toml, refuse_unknown, settings_from
+from stoker.settings import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Settings,
+    read_toml,
+    refuse_unknown,
+    settings_from,
+)
+from stoker.trainer.cluster_config import check_cluster, n_envs_on_cluster
 from stoker.trainer.data_config import absolute_source, check_data
 from stoker.trainer.durations import with_rollouts, with_schedule
 from stoker.trainer.evaluation import LONGEST_EPISODE, BestBy, EvaluationSettings
@@ -157,10 +167,20 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
     """The most optimization steps that a policy may lag when its transition is learned; none: no limit."""
 
     actors: PlaceName = "tasks"
-    """Where actors run: tasks, threads or processes."""
+    """Where actors run: tasks, threads, processes, or ray for a cluster."""
 
-    workers: Count | None = None
-    """Threads or processes that share the environments stepped together; none: one per processor."""
+    workers: int | str | None = None
+    """With ray: workers on the cluster, as 4, or 4..64 for as many of these as there is room for; none: as
+    many as num_envs needs. Else threads or processes that share the environments stepped together."""
+
+    cluster: str = "auto"
+    """With ray: the cluster: auto (RAY_ADDRESS, or the one started here last), local, or HOST:PORT."""
+
+    envs_per_worker: Count = 8
+    """With ray: environments of each worker; num_envs is the product."""
+
+    worker_cpus: NonNegative = 1.0
+    """With ray: CPUs that the cluster sets aside for each worker."""
 
     sync_interval: Count | None = None
     """Optimization steps after which actors refresh their copies of the policy; none: tasks share one."""
@@ -212,6 +232,7 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
         if self.agent_settings is None and not is_own(self.agent):
             # Spelled out: a reader of config.json takes the settings that it lacks from the preset.
             msgspec.structs.force_setattr(self, "agent_settings", config_type(self.agent)())
+        check_cluster(self)
         self._check_vectorize()
         check_data(self)
         for name in ("offline", "warm_data"):
@@ -231,10 +252,11 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
 
     def _check_vectorize(self) -> None:
         is_together = self.vectorize not in ("auto", "none")
-        if self.workers is not None and not (is_together and self.actors != "tasks"):
+        is_shared = self.actors == "ray" or (is_together and self.actors != "tasks")
+        if self.workers is not None and not is_shared:
             raise ConfigError(
                 f"workers={self.workers} share environments that are stepped together: set vectorize='sync' "
-                "or 'native', and actors='threads' or 'processes'"
+                "or 'native', and actors='threads' or 'processes'; or actors='ray'"
             )
         if not is_together:
             return
@@ -314,6 +336,10 @@ def config_from(values: Mapping[str, Any], where: str = "config") -> TrainConfig
     decoded = settings_from({**base, **settings}, agent_config, where)
     # Its periods are in environment steps.
     tuned = {} if flat.get("offline") else training_preset(agent, env)
+    if flat.get("actors") == "ray" and flat.get("workers") is not None:
+        tuned = {name: value for name, value in tuned.items() if name != "num_envs"}
+        if "num_envs" in flat and type(each := flat.get("envs_per_worker", 8)) is int:
+            n_envs_on_cluster(flat["workers"], each, flat["num_envs"])  # also where it is the default
     config = settings_from({"env": env, **tuned, **flat}, TrainConfig, where)
     if "rollout_steps" not in settings and agent not in agents_with_preset(env):
         decoded = with_rollouts(decoded, config.total_timesteps, config.num_envs)
@@ -383,10 +409,20 @@ class TrainerConfig(Settings, frozen=True, kw_only=True):
     """Where tasks step their environments: inline, each in a thread, or auto."""
 
     actors: PlaceName = "tasks"
-    """Where actors run: tasks, threads or processes."""
+    """Where actors run: tasks, threads, processes, or ray for a cluster."""
 
-    workers: Count | None = None
-    """Threads or processes that share the environments of a ``vector_factory``; none: one per processor."""
+    workers: int | str | None = None
+    """With ray: workers on the cluster, as 4 or "4..64"; none: as many as ``num_envs`` needs. Else threads or
+    processes that share the environments of a ``vector_factory``; none: one per processor."""
+
+    cluster: str = "auto"
+    """With ray: the cluster: auto, local, or HOST:PORT; see ``stoker.distributed.Cluster.connect``."""
+
+    envs_per_worker: Count = 8
+    """With ray: environments of each worker; ``num_envs`` is the product."""
+
+    worker_cpus: NonNegative = 1.0
+    """With ray: CPUs that the cluster sets aside for each worker."""
 
     sync_interval: Count | None = None
     """Optimization steps after which an actor refreshes its own copy of the policy."""
@@ -399,6 +435,7 @@ class TrainerConfig(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_cluster(self)
         for name in ("opt_interval", "warmup_period", "eval_interval", "record_interval", "save_interval"):
             msgspec.structs.force_setattr(self, name, getattr(self, name) or 0)
         for name in ("max_opts", "max_steps"):

@@ -15,7 +15,8 @@ __all__ = ["MEANS_NOTHING_OFFLINE", "absolute_source", "check_data", "check_mix"
 
 MEANS_NOTHING_OFFLINE = (
     "num_envs", "vectorize", "lockstep", "actor_timeout_s", "on_silent_actor", "opt_interval",
-    "warmup_period", "max_staleness", "actors", "workers", "sync_interval", "queue_capacity", "warm_data",
+    "warmup_period", "max_staleness", "actors", "workers", "cluster",
+    "envs_per_worker", "worker_cpus", "sync_interval", "queue_capacity", "warm_data",
 )  # fmt: skip
 """The settings of a training that are about actors."""
 

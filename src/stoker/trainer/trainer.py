@@ -12,7 +12,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from stoker.actors import EnvFactory, FailureLimit, PlayerGroup, StepMetrics
+from stoker.actors import EnvFactory, FailureLimit, Place, PlayerGroup, StepMetrics
 from stoker.agents.protocol import LearningAgent, config_of
 from stoker.errors import ConfigError, SessionError
 from stoker.exits import Contained, single_error
@@ -28,7 +28,7 @@ from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
 from stoker.trainer.parts import GivenDataset
-from stoker.trainer.players import players_on
+from stoker.trainer.players import place_for, players_on
 from stoker.trainer.warming import WarmUp
 
 __all__ = ["Progress", "TrainResult", "Trainer", "Watch"]
@@ -157,6 +157,8 @@ class Trainer:
         self._opponents = opponents
         if opponents is not None and not is_joint:
             raise ConfigError("opponents: a game needs several agents: give is_joint=True, too")
+        if is_joint and self.config.actors == "ray":
+            raise ConfigError("actors='ray' plays single environments: with is_joint=True leave it out")
         self._recorders = recorders
         self._stats = StatsTracker() if stats is None else stats
         self._limit = limit
@@ -387,11 +389,14 @@ class Trainer:
         try:
             if self._warm_up is not None:
                 await self._warm_up.run()
-            async with self._session(**changes) as session:
+            async with contextlib.AsyncExitStack() as stack:
+                # First: without its cluster, nothing begins.
+                place = await stack.enter_async_context(place_for(self.config))
+                session = await stack.enter_async_context(self._session(**changes))
                 games = None
                 if (pool := self._opponents) is not None:
                     games = await SelfPlay.open(session, pool, self._factory, stepping=self.config.stepping)
-                self._progress = progress = self._begin(session, gate, games)
+                self._progress = progress = self._begin(session, gate, games, place)
                 if self._is_stopped:
                     session.stop()
                 with single_error():
@@ -409,7 +414,9 @@ class Trainer:
         finally:
             self._progress = self._loop = None
 
-    def _begin(self, session: TrainingSession, gate: StepGate | None, games: SelfPlay | None) -> Progress:
+    def _begin(
+        self, session: TrainingSession, gate: StepGate | None, games: SelfPlay | None, place: Place | None
+    ) -> Progress:
         config = self.config
         group = players_on(
             session,
@@ -420,6 +427,7 @@ class Trainer:
             is_joint=self._is_joint,
             games=games,
             gate=gate,
+            place=place,
         )
         evaluator = Evaluator(session, self._eval_factory, config.evaluation, stepping=config.stepping)
         return Progress(config, session, group, evaluator)

@@ -30,6 +30,7 @@ from stoker.envs.stepping import SLOW_STEP_S
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError
 from stoker.multi import OpponentEnv
+from stoker.trainer.cluster_config import with_envs, worker_range
 from stoker.trainer.config import TrainConfig, alone_because
 from stoker.trainer.making import env_for, plays_jointly
 
@@ -172,9 +173,19 @@ def vector_factory_for(
     """
     if config.vectorize in ("auto", "none"):
         return None
-    n_workers = 1 if config.actors == "tasks" else n_workers_for(config.num_envs, config.workers)
-    share = msgspec.structs.replace(config, num_envs=config.num_envs // n_workers, workers=None)
+    share = with_envs(config, config.num_envs // _n_workers_of(config))
     return partial(vector_env_for, share, make)
+
+
+def _n_workers_of(config: TrainConfig) -> int:
+    """How many workers share the environments that are stepped together."""
+    match config.actors:
+        case "tasks":
+            return 1
+        case "ray":
+            return worker_range(config.workers or 1).most
+        case _:
+            return n_workers_for(config.num_envs, cast("int | None", config.workers))
 
 
 def eval_factory_for(
@@ -198,7 +209,7 @@ def eval_factory_for(
     if config.vectorize in ("auto", "none"):
         return single
     most = config.num_envs if config.vectorize == "async" else max(config.num_envs, config.eval_episodes)
-    config = msgspec.structs.replace(config, num_envs=min(n_episodes or config.eval_episodes, most))
+    config = with_envs(config, min(n_episodes or config.eval_episodes, most))
     return partial(
         vector_env_for, config, make if config.vectorize == "native" else partial(_one_episode, single)
     )

@@ -104,6 +104,9 @@ def _rollout(reading: Reading, room: int, ascii_only: bool) -> list[_Row]:
         ("ep_len_mean", number(reading.mean_length), Text("last 100 episodes", style="dim")),
         ("episodes", number(reading.total_episodes), Text(restarted, style="yellow")),
     ]
+    if reading.workers:
+        counts, _, rest = reading.workers.partition(" ")
+        rollout.append(("workers", counts, Text(rest, style="yellow" if "," in rest else "dim")))
     if reading.exploration is not None:
         bar = _bar(min(1.0, reading.exploration), room - 2, "yellow")
         rollout.append(("exploration_rate", f"{reading.exploration:.3f}", bar))

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from stoker.agents.protocol import ReportsExploration
+from stoker.session.workers import WorkerStatus
 
 if TYPE_CHECKING:
     from stoker.trainer.trainer import Progress
 
-__all__ = ["Gauges", "Reading"]
+__all__ = ["Gauges", "Reading", "workers_line"]
 
 _RATE_S = 10.0
 """Speeds and shares are over this many seconds."""
@@ -42,6 +43,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
         last_eval: the last evaluation of this process: its mean reward and the steps of its policy.
         best: the same of the best evaluation, ever.
         restarts: the number of environments that failed and were made again.
+        workers: those on a cluster, in words; empty: there are none.
     """
 
     total_steps: int
@@ -62,6 +64,20 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     last_eval: tuple[float, int] | None
     best: tuple[float, int] | None
     restarts: int
+    workers: str = ""
+
+
+def workers_line(workers: Sequence[WorkerStatus]) -> str:
+    """How the workers of a cluster are: ``4/4 on 2 nodes, lost 12 steps``; empty: there are none."""
+    if not workers:
+        return ""
+    playing = [worker for worker in workers if worker.state == "playing"]
+    n_nodes = len({worker.node for worker in playing})
+    words = f"{len(playing)}/{len(workers)} on {n_nodes} {'node' if n_nodes == 1 else 'nodes'}"
+    lost = sum(worker.lost_steps for worker in workers)
+    waiting = sum(worker.state == "waiting" for worker in workers)
+    words += f", {waiting} waiting" if waiting else ""
+    return f"{words}, lost {lost:,} steps" if lost else words
 
 
 class Gauges:
@@ -107,6 +123,7 @@ class Gauges:
             last_eval=last and (last.mean_reward, last.total_steps),
             best=session.best,
             restarts=group.restarts,
+            workers=workers_line(session.workers),
         )
 
     def _follow(self, reward: float) -> None:

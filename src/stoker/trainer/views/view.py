@@ -104,6 +104,8 @@ def progress_line(reading: Reading) -> str:
     parts += [f"{name} {short(value)}" for name, value in reading.metrics.items() if name == "loss"]
     if reading.restarts:
         parts.append(f"env restarts {reading.restarts}")
+    if reading.workers:
+        parts.append(f"workers {reading.workers}")
     return "  " + "  ".join(parts)
 
 

@@ -87,6 +87,8 @@ class PlayerGroup:
             ConfigError: The factory does not make environments that can be played.
             SessionError: The session does not run.
         """
+        if self._place is not None and isinstance(self._session, TrainingSession):
+            self._session.report_workers(self.workers)
         try:
             with single_error():
                 async with anyio.create_task_group() as watched:

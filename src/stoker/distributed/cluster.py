@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,6 +28,7 @@ try:
     import ray._private.services as ray_services
     import ray._private.state as ray_state
     import ray._private.utils as ray_utils
+    import ray._private.worker as ray_worker
 except ImportError as error:
     raise MissingDependency("ray", "ray") from error
 
@@ -37,8 +38,12 @@ _ray: Any = ray
 _services: Any = ray_services
 _state: Any = ray_state
 _utils: Any = ray_utils
+_worker: Any = ray_worker
 _raylet: Any = import_module("ray._raylet")  # compiled, without types
 """Untyped, as most of Ray is; the private modules are those that Ray's own commands use."""
+
+
+logger = logging.getLogger("stoker.distributed")
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +200,7 @@ def shortage_of(nodes: list[Node], worker_cpus: float, n_workers: int) -> str | 
 def _start_local(cpus: float | None) -> None:
     """Start a cluster on this machine that ends with the connection to it."""
     n_cpus = os.cpu_count() or 1 if cpus is None else max(1, math.ceil(cpus))
-    with _refusing("a local cluster cannot be started", "See /tmp/ray/session_latest/logs"):
+    with _refusing("a local cluster cannot be started", _START_WAY_OUT):
         _init(address="local", num_cpus=n_cpus, include_dashboard=False)
 
 
@@ -209,6 +214,11 @@ def _join(address: str, timeout_s: float) -> None:
         if address != "auto" or source.endswith("RAY_ADDRESS"):
             _check_member(found, timeout_s)
         _init(address=address)
+
+
+_START_WAY_OUT = (
+    "Ray gives it 30 s: if this machine is busy, try again; else see its logs in /tmp/ray/session_latest"
+)
 
 
 @contextlib.contextmanager
@@ -270,6 +280,7 @@ def _init(**settings: Any) -> None:
     log = logging.getLogger("ray")
     level, handler = log.level, signal.getsignal(signal.SIGTERM)
     log.setLevel(logging.ERROR)  # the workers' words are in Ray's own logs, too
+    _worker.print_to_stdstream = _note  # else on standard output, where a program's own results are
     try:
         _ray.init(namespace="stoker", log_to_driver=False, configure_logging=False, **settings)
     except BaseException:
@@ -279,6 +290,11 @@ def _init(**settings: Any) -> None:
         log.setLevel(level)
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)
+
+
+def _note(data: Mapping[str, Any], **_: Any) -> None:
+    """What Ray says of its processes, to a log: that a worker ended, for one, which the place reports."""
+    logger.debug("%s", " ".join(map(str, data.get("lines", ()))))
 
 
 def _same_address(host: str, port: int, other_host: str, other_port: int) -> bool:

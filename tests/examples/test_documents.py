@@ -260,7 +260,7 @@ def test_the_defaults_in_the_readme_are_those_of_the_config() -> None:
         "agent",
         "learning_rate",
     }  # which depend on others
-    assert len(shared) == 28
+    assert len(shared) == 31
     for name in shared:
         value = getattr(config, name)
         assert said[name] == ("none" if value is None else str(value)), name

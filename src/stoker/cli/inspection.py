@@ -19,7 +19,7 @@ from stoker.cli.stored import config_of, open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.multi.standings import Standings, standings_in
 from stoker.runs import Columns
-from stoker.runs.events import EVENTS, EventRow, killed_attempts
+from stoker.runs.events import EVENTS, EventRow, WorkersChanged, killed_attempts, workers_by_node
 from stoker.runs.following import EventList
 from stoker.runs.history import read_table
 from stoker.runs.layout import natural_key
@@ -73,12 +73,14 @@ class Show(RunCommand, frozen=True, kw_only=True):
         found = await to_thread.run_sync(_found_in, run.directory)
         episodes, evaluations, events = found.episodes, evaluations_of(found.evaluations), found.events
         last_events = events[max(0, len(events) - self.events) :]
+        workers = workers_by_node(events)
         endings = _endings(events, is_live=status.name in ("live", "stalled"))
         rewards = episodes["total_reward"][-100:]
         last_mean = float(rewards.mean()) if len(rewards) else None
         if self.json:
             read = {"last_100_mean_reward": last_mean, "checkpoints": checkpoints, "evaluations": evaluations}
             read |= {} if found.standings is None else {"self_play": found.standings}
+            read |= {"workers": workers} if workers else {}
             read |= {"endings": endings, "events": last_events, "problems": found.problems}
             fields = msgspec.structs.asdict(run.metadata)
             says = {"status": status.name, "reason": status.reason}
@@ -113,6 +115,9 @@ class Show(RunCommand, frozen=True, kw_only=True):
         if found.standings is not None:
             say()
             say(_standings(found.standings))
+        if workers:
+            say()
+            say(_workers(workers))
         _say_curve(episodes)
         _say_events(last_events)
         for problem in found.problems:
@@ -140,6 +145,26 @@ def _standings(standings: Standings) -> Table:
         score = f"{sum(one.recent) / len(one.recent):.2f}" if one.recent else "-"
         table.add_row(*map(number, shown), score)
     table.add_row("now", number(round(standings.rating)), *[""] * 4)
+    return table
+
+
+def _workers(workers: list[WorkersChanged]) -> Table:
+    """The workers of a cluster, as their last change on each node left them."""
+    names = (
+        "workers on",
+        "playing",
+        "starting",
+        "waiting",
+        "ended",
+        "lost steps",
+        "late batches",
+        "replaced",
+    )
+    table = columns(names, numbers=range(1, 8))
+    for one in workers:
+        states = (one.playing, one.starting, one.waiting, one.ended)
+        shown = (*states, one.lost_steps, one.late_batches, one.restarts)
+        table.add_row(one.node or "no place yet", *map(number, shown))
     return table
 
 

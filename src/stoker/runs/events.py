@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -40,6 +40,7 @@ __all__ = [
     "WorkersChanged",
     "killed_attempts",
     "kind_of",
+    "workers_by_node",
 ]
 
 EVENTS: Final = "events.jsonl"
@@ -456,6 +457,17 @@ def killed_attempts(rows: Sequence[EventRow]) -> list[EventRow]:
         if row.kind == "attempt_ended":
             last.pop(row.attempt, None)
     return [last[attempt] for attempt in sorted(last)]
+
+
+def workers_by_node(rows: Sequence[EventRow]) -> list[WorkersChanged]:
+    """How the workers on each node were last, in the newest attempt; empty: it has none."""
+    last: dict[str, WorkersChanged] = {}
+    newest = rows[-1].attempt if rows else 0
+    for row in rows:
+        if row.kind == "workers_changed" and row.attempt == newest:
+            event = cast("WorkersChanged", row.event)
+            last[event.node] = event
+    return [event for event in last.values() if event.node or event.waiting]
 
 
 def _plain(text: str) -> str:

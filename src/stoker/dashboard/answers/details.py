@@ -13,6 +13,7 @@ import msgspec
 from stoker.dashboard.answers.curves import curve_names, table_of
 from stoker.dashboard.answers.shares import Explained, explanation_of
 from stoker.dashboard.summaries import Summary, clean
+from stoker.runs.events import WorkersChanged, workers_by_node
 from stoker.runs.history import RunHistory
 
 __all__ = ["AttemptLine", "RunDetails", "RunFile", "SeriesName", "details_answer"]
@@ -82,6 +83,27 @@ class SeriesName(msgspec.Struct, frozen=True):
     n: int
 
 
+class NodeLine(msgspec.Struct, frozen=True):
+    """The workers on one node of a cluster, as its last change left them.
+
+    Attributes:
+        node: its name; empty: these workers have no place yet.
+        playing, starting, waiting, ended: how many are in each state.
+        lost_steps, late_batches, restarts: of the newest attempt.
+        why: what they wait for, or why the last one ended.
+    """
+
+    node: str
+    playing: int
+    starting: int
+    waiting: int
+    ended: int
+    lost_steps: int
+    late_batches: int
+    restarts: int
+    why: str
+
+
 class RunDetails(Summary, frozen=True, kw_only=True):
     """A run: its line in the list, and what is beside it.
 
@@ -94,6 +116,7 @@ class RunDetails(Summary, frozen=True, kw_only=True):
         share_read: how much of its files has been read, 0 to 1.
         problems: damage that was passed over.
         explanation: what limits it.
+        workers: those of a cluster, by node; of the newest attempt.
     """
 
     config: Any
@@ -104,6 +127,7 @@ class RunDetails(Summary, frozen=True, kw_only=True):
     share_read: float
     problems: list[str]
     explanation: Explained | None
+    workers: list[NodeLine]
 
 
 def details_answer(history: RunHistory, summary: Summary, share_read: float = 1.0) -> RunDetails:
@@ -124,6 +148,7 @@ def details_answer(history: RunHistory, summary: Summary, share_read: float = 1.
         share_read=share_read,
         problems=[clean(problem) for problem in history.problems],
         explanation=explanation_of(history),
+        workers=[_node(event) for event in workers_by_node(history.events)],
     )
 
 
@@ -137,6 +162,11 @@ def _attempts(history: RunHistory, *, is_live: bool) -> Iterator[AttemptLine]:
         if ended is None and not (is_live and attempt.number == last):
             ended = "attempt recorded no end" if history.events else None
         yield AttemptLine(attempt.number, attempt.started_at.timestamp(), attempt.from_steps, ended)
+
+
+def _node(event: WorkersChanged) -> NodeLine:
+    values = {name: getattr(event, name) for name in NodeLine.__struct_fields__}
+    return NodeLine(**{**values, "node": clean(event.node), "why": clean(event.why)})
 
 
 def _files(directory: Path) -> list[RunFile]:

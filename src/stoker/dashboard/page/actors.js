@@ -1,17 +1,24 @@
-/** The actors of a run as a table: the last episodes of each, and how fast it plays. */
+/** The actors of a run as a table: the last episodes of each, and how fast it plays; and the workers that host them. */
 
-import { h, put } from "./dom.js"
+import { h, put, renew } from "./dom.js"
 import { ABSENT, date, exact, number } from "./format.js"
 import { makePaged } from "./paged.js"
+import { block } from "./particulars.js"
 
 const COLUMNS = [
   ["actor_id", "Actor"], ["n_episodes", "Episodes"], ["n_steps", "Steps"], ["mean_reward", "Mean reward"],
   ["max_reward", "Best reward"], ["mean_length", "Mean length"], ["steps_per_s", "Steps/s"], ["last_at", "Last ended"],
 ]
+const WORKERS = [
+  ["node", "Node"], ["playing", "Playing"], ["starting", "Starting"], ["waiting", "Waiting"], ["ended", "Ended"],
+  ["lost_steps", "Lost steps"], ["late_batches", "Late batches"], ["restarts", "Replaced"], ["why", "Why"],
+]
 const DEFAULTS = { sort: "last_at", order: "desc", text: "", page: 0 }
 
 /** Make the table within an element. */
-export function makeActors(element, { id }) {
+export function makeActors(element, first) {
+  const { id } = first
+  const workers = h("div", {})
   const text = h("input", {
     class: "field", type: "search", placeholder: "Filter actors", "aria-label": "Filter actors",
     oninput: (event) => paged.change({ text: event.target.value }),
@@ -20,7 +27,7 @@ export function makeActors(element, { id }) {
     path: `api/runs/${id}/actors`, noun: "actor", columns: COLUMNS, defaults: DEFAULTS, tableOf,
     show(state) { if (text.value !== state.text) text.value = state.text },
   })
-  put(element,
+  put(element, workers,
     h("div", { class: "toolbar run-bar" }, text, h("span", { class: "muted" }, "Rewards, lengths and speeds of the last 100 episodes"),
       h("span", { class: "grow" }), paged.count),
     paged.table, paged.pager)
@@ -37,5 +44,20 @@ export function makeActors(element, { id }) {
     return h("td", { class: "right", title: value === null ? null : exact(value) }, value === null ? ABSENT : number(value))
   }
 
-  return { keys: paged.keys, take: paged.take, update: paged.ask, destroy: paged.destroy }
+  function drawWorkers(nodes) {
+    renew(workers, [nodes], () => (nodes.length ? block("Workers", "on the nodes of a cluster", null,
+      WORKERS.map(([key, label]) => [label, key === "node" ? "strong" : key === "why" ? "wrap" : "right"]),
+      nodes.map((one) => WORKERS.map(([key]) => {
+        if (key === "node") return one.node || "no place yet"
+        return key === "why" ? one.why : number(one[key])
+      }))) : []))
+  }
+
+  function update(info) {
+    drawWorkers(info.workers)
+    paged.ask()
+  }
+
+  drawWorkers(first.workers)
+  return { keys: paged.keys, take: paged.take, update, destroy: paged.destroy }
 }

@@ -132,7 +132,7 @@ export function makeFiles(element, first) {
 }
 
 /** A table with a title; a box that may scroll has to be reached by the tab key. */
-function block(title, more, note, columns, rows) {
+export function block(title, more, note, columns, rows) {
   const head = ([text, kind]) => h("th", { class: kind.includes("right") ? "right" : "" }, text)
   return h("section", { class: "block" },
     h("h2", { class: "block-title" }, title, more ? h("span", { class: "muted" }, ` ${more}`) : null), note,

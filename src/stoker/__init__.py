@@ -114,7 +114,7 @@ if TYPE_CHECKING:
     from stoker.session.watching import Health as Health
     from stoker.stats.records import EpisodeRecord as EpisodeRecord, EvalReport as EvalReport
     from stoker.stats.tracker import StatsTracker as StatsTracker
-    from stoker.trainer.config import TrainConfig as TrainConfig, TrainerConfig as TrainerConfig
+    from stoker.trainer.config import TrainConfig as TrainConfig
     from stoker.trainer.evaluation import (
         Evaluation as Evaluation,
         EvaluationSettings as EvaluationSettings,
@@ -123,6 +123,7 @@ if TYPE_CHECKING:
     )
     from stoker.trainer.evaluator import Evaluator as Evaluator, evaluate as evaluate
     from stoker.trainer.trainer import Trainer as Trainer, TrainResult as TrainResult
+    from stoker.trainer.trainer_config import TrainerConfig as TrainerConfig
     from stoker.trainer.training import train as train
     from stoker.types import (
         ActMode as ActMode,

@@ -23,8 +23,8 @@ from stoker.runs.events import (
     InputsRefused,
     Resumed,
     RunEvent,
-    killed_attempts,
 )
+from stoker.runs.outcomes import killed_attempts
 from stoker.runs.processes import command_line
 from stoker.runs.verifying import Finding, verify_run
 from stoker.testing import FakeAgent

@@ -19,10 +19,11 @@ from stoker.cli.stored import config_of, open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.multi.standings import Standings, standings_in
 from stoker.runs import Columns
-from stoker.runs.events import EVENTS, EventRow, WorkersChanged, killed_attempts, workers_by_node
+from stoker.runs.events import EVENTS, EventRow, WorkersChanged
 from stoker.runs.following import EventList
 from stoker.runs.history import read_table
 from stoker.runs.layout import natural_key
+from stoker.runs.outcomes import killed_attempts, workers_by_node
 from stoker.runs.rows import EvalEpisodeRow, EvaluationSummary, TrainEpisodeRow, evaluations_of
 from stoker.runs.status import status_of
 from stoker.settings import Natural

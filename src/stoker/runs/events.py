@@ -7,9 +7,8 @@ struct here and a row in ``events.jsonl``; its fields are the row's ``details``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -38,9 +37,7 @@ __all__ = [
     "Resumed",
     "RunEvent",
     "WorkersChanged",
-    "killed_attempts",
     "kind_of",
-    "workers_by_node",
 ]
 
 EVENTS: Final = "events.jsonl"
@@ -446,28 +443,6 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     def event(self) -> RunEvent:
         """The event itself."""
         return msgspec.convert(self.details, KINDS[self.kind])
-
-
-def killed_attempts(rows: Sequence[EventRow]) -> list[EventRow]:
-    """The last rows of the attempts that began and recorded no end, in their order."""
-    last: dict[int, EventRow] = {}
-    for row in rows:
-        if row.kind == "attempt_began" or row.attempt in last:
-            last[row.attempt] = row
-        if row.kind == "attempt_ended":
-            last.pop(row.attempt, None)
-    return [last[attempt] for attempt in sorted(last)]
-
-
-def workers_by_node(rows: Sequence[EventRow]) -> list[WorkersChanged]:
-    """How the workers on each node were last, in the newest attempt; empty: it has none."""
-    last: dict[str, WorkersChanged] = {}
-    newest = rows[-1].attempt if rows else 0
-    for row in rows:
-        if row.kind == "workers_changed" and row.attempt == newest:
-            event = cast("WorkersChanged", row.event)
-            last[event.node] = event
-    return [event for event in last.values() if event.node or event.waiting]
 
 
 def _plain(text: str) -> str:

@@ -31,9 +31,9 @@ from stoker.runs.events import (
     InputsRefused,
     Resumed,
     RunEvent,
-    killed_attempts,
     kind_of,
 )
+from stoker.runs.outcomes import killed_attempts
 from stoker.runs.processes import command_line
 from stoker.threads import CallSoon, ThreadCall
 from stoker.writer import RowLog, Writer, decode_rows, encode_rows

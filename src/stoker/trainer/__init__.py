@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING
 from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from stoker.trainer.config import (
-        TrainConfig as TrainConfig,
-        TrainerConfig as TrainerConfig,
-        config_from as config_from,
-    )
+    from stoker.trainer.config import TrainConfig as TrainConfig, config_from as config_from
     from stoker.trainer.evaluation import (
         BestBy as BestBy,
         Evaluation as Evaluation,
@@ -24,6 +20,7 @@ if TYPE_CHECKING:
     from stoker.trainer.evaluator import Evaluator as Evaluator, evaluate as evaluate
     from stoker.trainer.making import agent_for as agent_for
     from stoker.trainer.trainer import Progress as Progress, Trainer as Trainer, TrainResult as TrainResult
+    from stoker.trainer.trainer_config import TrainerConfig as TrainerConfig
     from stoker.trainer.training import train as train
 else:
     __getattr__, __dir__, __all__ = lazy_exports(__name__)

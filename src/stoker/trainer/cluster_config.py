@@ -129,5 +129,6 @@ def check_cluster(config: Any) -> None:
         msgspec.structs.force_setattr(config, "envs_per_worker", each)
         msgspec.structs.force_setattr(config, "workers", config.num_envs // each)
     given = None if config.num_envs == defaults["num_envs"] else config.num_envs
-    num_envs = n_envs_on_cluster(config.workers, config.envs_per_worker, given)
+    workers: int | str = config.workers
+    num_envs = n_envs_on_cluster(workers, config.envs_per_worker, given)
     msgspec.structs.force_setattr(config, "num_envs", num_envs)

@@ -21,8 +21,8 @@ from stoker.actors import (
 from stoker.multi import SelfPlay
 from stoker.session import TrainingSession
 from stoker.trainer.cluster_config import worker_range
-from stoker.trainer.config import TrainerConfig
 from stoker.trainer.gate import StepGate
+from stoker.trainer.trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
     from stoker.distributed import RayPlace

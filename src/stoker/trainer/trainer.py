@@ -23,12 +23,13 @@ from stoker.session import SessionConfig, TrainingSession
 from stoker.session.watching import Health
 from stoker.stats import StatsTracker
 from stoker.threads import CallSoon, call_soon_here
-from stoker.trainer.config import TrainerConfig, shared_settings
+from stoker.trainer.config import shared_settings
 from stoker.trainer.evaluator import Evaluator
 from stoker.trainer.gate import StepGate
 from stoker.trainer.offline import feed
 from stoker.trainer.parts import GivenDataset
 from stoker.trainer.players import place_for, players_on
+from stoker.trainer.trainer_config import TrainerConfig
 from stoker.trainer.warming import WarmUp
 
 __all__ = ["Progress", "TrainResult", "Trainer", "Watch"]

@@ -23,7 +23,7 @@ from stoker.runs import TrainingRun
 from stoker.runs.layout import safe_name
 from stoker.session import SessionConfig
 from stoker.session.tail import progress_told
-from stoker.trainer.config import TrainConfig, TrainerConfig, config_from, name_of, shared_settings
+from stoker.trainer.config import TrainConfig, config_from, name_of, shared_settings
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.trainer.making import (
     agent_for,
@@ -36,6 +36,7 @@ from stoker.trainer.making import (
 from stoker.trainer.parts import NamedDataset
 from stoker.trainer.preparing import prepared
 from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
+from stoker.trainer.trainer_config import TrainerConfig
 from stoker.trainer.vectorizing import decided, eval_factory_for, vector_factory_for
 from stoker.trainer.views.view import Screen, title_of, view_here
 

@@ -13,8 +13,9 @@ import msgspec
 from stoker.dashboard.answers.curves import curve_names, table_of
 from stoker.dashboard.answers.shares import Explained, explanation_of
 from stoker.dashboard.summaries import Summary, clean
-from stoker.runs.events import WorkersChanged, workers_by_node
+from stoker.runs.events import WorkersChanged
 from stoker.runs.history import RunHistory
+from stoker.runs.outcomes import workers_by_node
 
 __all__ = ["AttemptLine", "RunDetails", "RunFile", "SeriesName", "details_answer"]
 

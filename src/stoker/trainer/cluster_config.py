@@ -129,6 +129,6 @@ def check_cluster(config: Any) -> None:
         msgspec.structs.force_setattr(config, "envs_per_worker", each)
         msgspec.structs.force_setattr(config, "workers", config.num_envs // each)
     given = None if config.num_envs == defaults["num_envs"] else config.num_envs
-    workers: int | str = config.workers
+    workers: int | str = config.workers or 1  # which is settled above
     num_envs = n_envs_on_cluster(workers, config.envs_per_worker, given)
     msgspec.structs.force_setattr(config, "num_envs", num_envs)

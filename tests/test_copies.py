@@ -266,6 +266,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "NoImprovement": (3,),
     "Spread": (1.0, 0.0, 0.5, 1.0, 1.5, 2.0),
     "StopAtReward": (475.0,),
+    "NodeReading": {"node": "10.0.0.5", "steps": 3, "why": "1 CPU"},
     "StreamPoint": (3, (0.5, 1.0), 1.5, 2, EpisodeStatus.TRUNCATED, False),
     "StreamEnded": ("left",),
     "StreamMoved": ("left", 3, (0.5, 1.0), 1.5, 3, RECORD),

@@ -119,7 +119,7 @@ def _place(
             from stoker.distributed import Cluster
 
             cluster = stack.enter_context(Cluster.connect("local", timeout_s=180.0, local_cpus=16))
-            return partial(on_ray, CASE, cluster), lambda env: ray_costs(own(env), CASE, cluster)
+            return partial(on_ray, CASE, cluster), lambda env: ray_costs(own(env), CASE, env, cluster)
         case _:
             return partial(_in_processes, CASE), own
 

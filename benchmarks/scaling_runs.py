@@ -169,12 +169,14 @@ def central_costs(own: Costs, case: Case, env: Steps) -> Costs:
     )
 
 
-def ray_costs(own: Costs, case: Case, cluster: Any) -> Costs:
-    """What Ray adds for each parcel, on both sides: measured with one slow environment, without learning."""
-    slow = Steps(case.kind, wait_s=0.01)
-    found = on_ray(replace(case, opt_interval=NEVER), cluster, slow, 1, 1)
-    per_parcel = RAY_DELAY_S / slow.wait_s + 0.5
-    return replace(own, parcel_s=max(0.0, (found.learner_s - own.step_s) * per_parcel - own.message_s))
+def ray_costs(own: Costs, case: Case, env: Steps, cluster: Any) -> Costs:
+    """What Ray adds on both sides: measured with one worker of four environments, without learning."""
+    slow, n_envs = Steps(case.kind, wait_s=0.005), 4
+    found = on_ray(replace(case, opt_interval=NEVER), cluster, slow, 1, n_envs)
+    per_message = min(16.0, RAY_DELAY_S / slow.wait_s + 0.5)
+    per_parcel = per_message + found.steps_per_s * (1 - 1 / n_envs) * 0.02
+    more_s = found.learner_s - own.step_s - own.message_s / per_message
+    return replace(own, parcel_s=max(0.0, more_s * per_parcel), turn_s=found.worker_s + alone(env)[0])
 
 
 @contextlib.contextmanager

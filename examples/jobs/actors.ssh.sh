@@ -30,7 +30,7 @@ play_on() { # HOST
           --name $host --take-over --patience 60 --stopped-code 75 < /dev/null 3<&- & actor=\$!
         { cat <&3; kill \$actor; } > /dev/null 2>&1 & watch=\$!
         wait \$actor; code=\$?
-        kill \$watch; exit \$code" < "$directory/$host" 3>&- &
+        kill \$watch 2> /dev/null; exit \$code" < "$directory/$host" 3>&- &
     connection=$!
     while wait "$connection"; code=$?; kill -0 "$connection" 2> /dev/null; do :; done # a signal interrupts a wait
     case $code in

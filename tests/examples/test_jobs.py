@@ -119,7 +119,7 @@ def mounts_of(container: Any) -> dict[str, str]:
 class Site:
     """A directory in which job scripts run, with stand-ins for the commands of Slurm and for ssh.
 
-    ``srun`` and ``ssh`` run their command here; ``scontrol`` notes what it is asked, and ``sleep`` is short.
+    ``srun`` and ``ssh`` run their command here; ``scontrol`` notes what it is asked, and ``sleep`` does nothing.
     """
 
     def __init__(self, directory: Path, *, records: bool = False) -> None:
@@ -128,7 +128,7 @@ class Site:
         self._commands.mkdir()
         self.command("srun", 'shift; echo $$ >> "$SLURM_ARRAY_TASK_ID.pids"; exec "$@"')
         self.command("scontrol", 'echo "$*" >> scontrol.log')
-        self.command("sleep", "exec /bin/sleep 0.05")
+        self.command("sleep", ":")
         self.command("ssh", 'while test "$1" != -R; do shift; done; exec sh -c "$4"')
         if records:
             self.command("stoker", 'printf "%s\\n" "$@" > words; exit "${CODE:-0}"')
@@ -192,6 +192,32 @@ def test_the_scripts_call_stoker_with_words_that_it_takes(tmp_path: Path) -> Non
     name, *words = site.words()
     play = PlayOnServer.from_words(name, words)
     assert play.name in ("node-1", "node-2")
+
+
+def test_actors_over_ssh_end_with_the_script_or_with_its_connection(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    actor = 'trap "echo ended >> calls; exit 75" TERM; echo "$STOKER_TOKEN" >> calls'
+    site.command("stoker", f"{actor}; while :; do /bin/sleep 0.1; done")
+    site.command("ssh", 'while test "$1" != -R; do shift; done; exec setsid sh -c "$4"')  # the other machine
+    calls = tmp_path / "calls"
+    for end, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+        calls.write_text("")
+        with site.running("actors.ssh.sh", "node-1", STOKER_TOKEN="secret") as process:
+            wait_for(calls, "secret\n")
+            if end == signal.SIGKILL:
+                os.killpg(process.pid, end)  # all that runs on this machine
+            else:
+                process.send_signal(end)
+            wait_for(calls, "secret\nended\n")
+            assert process.wait(WAIT_S) == code
+
+
+def wait_for(path: Path, text: str) -> None:
+    """Return when the file holds this."""
+    deadline = time.monotonic() + WAIT_S
+    while path.read_text() != text:
+        assert time.monotonic() < deadline, path.read_text()
+        time.sleep(0.05)
 
 
 @pytest.mark.timeout(300)  # it starts four programs

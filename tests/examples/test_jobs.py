@@ -119,7 +119,7 @@ def mounts_of(container: Any) -> dict[str, str]:
 class Site:
     """A directory in which job scripts run, with stand-ins for the commands of Slurm and for ssh.
 
-    ``srun`` and ``ssh`` run their command here; ``scontrol`` notes what it is asked, and ``sleep`` does nothing.
+    ``srun`` and ``ssh`` run their command here, ``scontrol`` notes what it is asked, ``sleep`` does nothing.
     """
 
     def __init__(self, directory: Path, *, records: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Lets the rigs import what they share (``breaking``, ``worker``) from beside them, and the service's."""
+"""Lets the rigs import what they share (``breaking``, ``worker``) from beside them and elsewhere."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "service")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "service"), str(HERE.parent / "distributed")]

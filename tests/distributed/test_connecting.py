@@ -1,0 +1,92 @@
+"""Connecting to a Ray cluster: what cannot be reached is one line, soon; and one connection is shared."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from ray_parts import started_cluster
+
+from stoker.distributed.cluster import Cluster, Node, shortage_of
+from stoker.distributed.versions import Versions, difference
+from stoker.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with started_cluster(2) as address:
+        yield address
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Print nothing."""
+
+
+def refusal(address: str, **settings: float) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Cluster.connect(address, **settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_address_that_is_none_is_refused_with_what_to_give() -> None:
+    assert "give auto, local, or HOST:PORT" in refusal("somewhere")
+    assert "as in head:6379" in refusal("ray://head:10001")
+
+
+def test_what_cannot_be_reached_is_one_line_with_the_reason_and_the_way_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        assert f"127.0.0.1:{port} cannot be used: no answer within 0.2 s" in refusal(
+            f"127.0.0.1:{port}", timeout_s=0.2
+        )
+    text = refusal(f"127.0.0.1:{port}")
+    assert "Connection refused" in text
+    assert "--cluster local" in text
+    with HTTPServer(("127.0.0.1", 0), Quiet) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        assert "not the head of a Ray cluster" in refusal(f"127.0.0.1:{web.server_address[1]}")
+        web.shutdown()
+
+
+def test_auto_is_the_cluster_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert "127.0.0.1:9, from RAY_ADDRESS cannot be used" in refusal("auto")
+
+
+def test_a_process_has_one_connection_which_the_last_one_closes(address: str) -> None:
+    with Cluster.connect(address) as first:
+        port = address.rpartition(":")[2]
+        for same in ("auto", address, f"localhost:{port}"):
+            Cluster.connect(same).close()
+        assert "this process is connected to the cluster at" in refusal("10.0.0.5:6379")
+        assert any(node.n_cpus >= 2 and node.is_alive for node in first.nodes())
+        assert first.shortage(1, 2) is None
+        assert "no node has the 64 CPUs of a worker" in (first.shortage(64, 1) or "")
+        first.close()  # and again at the end of the block
+    with Cluster.connect(address) as again:
+        assert again.address == first.address
+
+
+def test_a_shortage_says_what_is_missing_and_where() -> None:
+    nodes = [
+        Node(node_id=name, name=name, n_cpus=2, free_cpus=free, is_alive=True)
+        for name, free in (("a", 0.5), ("b", 2))
+    ]
+    assert shortage_of(nodes, 0, 1000) is None
+    assert shortage_of(nodes, 0.5, 5) is None
+    text = "2 workers wait for 1 CPU each; free CPUs: 0.5 of 2 on a, 2 of 2 on b"
+    assert shortage_of(nodes, 1, 4) == text
+    assert shortage_of([], 1, 1) == "no node has the 1 CPUs of a worker: the cluster has no node"
+
+
+def test_other_versions_are_named_with_both() -> None:
+    here = Versions.here()
+    assert difference(here, here) is None
+    there = Versions(stoker=here.stoker, python="2.7", torch="0.1")
+    found = difference(here, there)
+    assert found == f"Python 2.7 instead of {here.python}, torch 0.1 instead of {here.torch}"

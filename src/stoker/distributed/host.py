@@ -23,7 +23,7 @@ import stoker.actors.messages as messages
 from stoker.actors.messages import Mailbox, Weights, WorkerCommand, WorkerMessage
 from stoker.actors.worker import Worker
 from stoker.distributed.parcels import Batch, Delivery, Ended, Hello, Opening
-from stoker.distributed.played import PlayedSteps
+from stoker.distributed.played import PlayedSteps, read_total
 from stoker.distributed.versions import Versions
 from stoker.errors import ConfigError
 from stoker.types import Experience, ExperienceBatch
@@ -32,10 +32,10 @@ __all__ = ["Host"]
 
 logger = logging.getLogger("stoker.distributed")
 
-_BATCH_STEPS = 64
-"""A batch with this many steps is sent at once."""
+_BATCH_STEPS, _LINK_STEPS = 256, 32
+"""A batch with this many steps, or this many for each link, is sent at once: links need their credit back."""
 
-_BATCH_S = 0.02
+_BATCH_S = 0.04
 """The longest time that a message waits for others."""
 
 _MOST_LINKS = 4096
@@ -76,6 +76,10 @@ class Host:
         hello = Hello(Versions.here(), node_id, node, os.getpid(), str(self._played.path), output_path)
         return _encoder.encode(hello)
 
+    def count(self, played_path: str) -> int | None:
+        """The steps of another process of this node, which has ended."""
+        return read_total(played_path)
+
     def finish(self) -> int:
         """Delete this process's temporary file; the steps that its environments did."""
         self._played.remove()
@@ -97,11 +101,15 @@ class Host:
 
     def _remaining_s(self, end: float) -> float:
         """How long the batch may still wait for more messages."""
-        if self._is_urgent or self._n_steps >= _BATCH_STEPS:
+        if self._is_full:
             return 0.0
         if self._messages:
             end = min(end, self._since + _BATCH_S)
         return end - time.monotonic()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._is_urgent or self._n_steps >= min(_BATCH_STEPS, _LINK_STEPS * len(self._links))
 
     def add(self, link: _HostedLink, message: WorkerMessage) -> None:
         """Add a message to the next batch.
@@ -126,7 +134,7 @@ class Host:
             if len(self._messages) == 1:
                 self._since = time.monotonic()
                 self._filled.notify()  # it waits for this message without looking at the clock
-            elif self._is_urgent or self._n_steps >= _BATCH_STEPS:
+            elif self._is_full:
                 self._filled.notify()
 
     def end(self, link: _HostedLink, why: str) -> None:

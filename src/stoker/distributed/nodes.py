@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ try:
 except ImportError as error:
     raise MissingDependency("ray", "ray") from error
 
-__all__ = ["ask_node", "refusal_of", "whereabouts", "words_of"]
+__all__ = ["node_answers", "refusal_of", "whereabouts", "words_of"]
 
 _ray: Any = ray
 """Untyped: what is used of Ray has no types."""
@@ -33,22 +31,17 @@ def whereabouts() -> tuple[str, str, str]:
     return _ray.get_runtime_context().get_node_id(), _ray.util.get_node_ip_address(), output_path
 
 
-def ask_node(node_id: str, timeout_s: float, then: Callable[[bool], None]) -> None:
-    """Find out whether Ray's own process on a node answers within that time; ``then`` is called on a thread.
+def node_answers(node_id: str, timeout_s: float) -> bool:
+    """Whether Ray's own process on a node answers. Blocks, for that time at most once the node is known.
 
     No task is started for it: a task may need a new Python process, whose start takes longer than that where
     environments use all CPUs.
     """
-
-    def ask() -> None:
-        answers = True
-        try:
-            check_reachable(*_raylet_of(node_id), timeout_s)
-        except (OSError, ray_errors.RayError):
-            answers = False
-        then(answers)
-
-    threading.Thread(target=ask, name="stoker-node", daemon=True).start()
+    try:
+        check_reachable(*_raylet_of(node_id), timeout_s)
+    except (OSError, ray_errors.RayError):
+        return False
+    return True
 
 
 @functools.cache
@@ -64,8 +57,10 @@ def refusal_of(error: BaseException) -> ConfigError | None:
     text = str(error)
     if isinstance(error, ray_errors.RuntimeEnvSetupError) or "creation task" in text:
         reason = text.strip().splitlines()[-1]
+        node = re.search(r"\bip=([^,)]+)", text)
+        where = "the cluster" if node is None else f"node {node[1]}"
         refusal = ConfigError(
-            f"a worker cannot start on the cluster ({reason}): stoker and what it needs must be installed on "
+            f"a worker cannot start on {where} ({reason}): stoker and what it needs must be installed on "
             "each node, in the Python that Ray uses there"
         )
         refusal.add_note(text)

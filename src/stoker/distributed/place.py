@@ -30,8 +30,9 @@ from stoker.types import ActorId
 __all__ = ["RayPlace"]
 
 _DELAY_S = 0.1
-"""The longest time between two messages of an actor that plays ahead. Its episode's end is sent at once, and
-messages of few steps cost the training more than they are worth to it."""
+"""The longest time between two messages of an actor that plays ahead; the end of an episode is sent at once.
+Messages of few steps cost the training more than they are worth to it, and the way there and back is long: so
+an actor also has twice the credit that it has in a process beside the training."""
 
 _CLOSED_S = 15.0
 """How long ``close`` takes at most."""
@@ -52,6 +53,9 @@ class RayPlace:
 
     The environment's factory is pickled by ``ray.cloudpickle``: one that is defined in a script, a lambda or
     a closure is sent by value; one of a module by name, and the module must be importable on each node.
+
+    Nothing that a session has accepted depends on the cluster. If its head is gone for a minute, Ray ends the
+    processes of the cluster, and this one: a resume continues the run.
 
     Leaving the place as a context manager closes it.
 
@@ -129,7 +133,12 @@ class RayPlace:
         if self._is_closed:
             raise ConfigError("the RayPlace is closed: make a new one")
         load = pickled((factory, policy))
-        assignment = msgspec.structs.replace(assignment, max_delay_s=_DELAY_S)
+        assignment = msgspec.structs.replace(
+            assignment,
+            window_steps=2 * assignment.window_steps,
+            batch_steps=2 * assignment.batch_steps,
+            max_delay_s=_DELAY_S,
+        )
         with self._lock:
             worker = self._worker_for(assignment)
         return RayLink(assignment, load, worker)

@@ -16,7 +16,7 @@ from pathlib import Path
 from stoker.errors import WriteFailed
 from stoker.writer.files import remove_all
 
-__all__ = ["PlayedSteps", "take_total"]
+__all__ = ["PlayedSteps", "read_total"]
 
 _PREFIX = "stoker-played-"
 _KEPT_S = 24 * 3600.0
@@ -68,11 +68,10 @@ def _remove_old(directory: Path) -> None:
         remove_all([file for file in directory.glob(f"{_PREFIX}*") if file.stat().st_mtime < oldest])
 
 
-def take_total(path: str) -> int | None:
-    """The sum of all counts of a process that has ended; deletes its file. None: there is no such file."""
+def read_total(path: str) -> int | None:
+    """The sum of all counts of a process that has ended; None: there is no such file."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
         return None
-    remove_all([Path(path)])
     return sum(memoryview(data).cast("Q"))

@@ -10,40 +10,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import msgspec
-import numpy as np
 
-from stoker.actors.messages import Weights, encode_message
+from stoker.distributed.calls import Answer, Events, RayCalls
 from stoker.distributed.cluster import Cluster
-from stoker.distributed.host import Host
-from stoker.distributed.nodes import ask_node, refusal_of, words_of
+from stoker.distributed.nodes import refusal_of, words_of
 from stoker.distributed.parcels import Batch, Delivery, Hello
-from stoker.distributed.played import take_total
 from stoker.distributed.versions import Versions, difference
 from stoker.distributed.workers import Incarnation, RayWorker
-from stoker.errors import ConfigError, MissingDependency
-
-try:
-    import ray
-    import ray.exceptions as ray_errors
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ImportError as error:
-    raise MissingDependency("ray", "ray") from error
+from stoker.errors import ConfigError
 
 __all__ = ["Pump"]
 
 logger = logging.getLogger("stoker.distributed")
-_ray: Any = ray
-"""Untyped: what is used of Ray has no types."""
 
 _POLL_S = 1.0
 """A process without messages answers after this time."""
@@ -66,10 +50,7 @@ _COUNT_S = 60.0
 
 _CLOSE_S = 8.0
 """How long environments may take to close."""
-_FINISH_S = 2.0
-"""How long processes may take to report their counts at the end."""
 
-_encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 _hellos = msgspec.msgpack.Decoder(Hello)
 
@@ -106,26 +87,20 @@ class Pump:
         workers: Sequence[RayWorker],
         lock: threading.Lock,
     ) -> None:
-        self._cluster = cluster
-        self._name = name
         self._min_workers = min_workers
         self._workers = workers
         self._lock = lock
-        self._worker_cpus = worker_cpus
-        self._events: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._events: Events = queue.SimpleQueue()
+        self.calls = RayCalls(cluster, name, worker_cpus, self._events)
         self._due: dict[RayWorker, float] = {}  # when what it has to send goes out
         self._sent_at: dict[RayWorker, float] = {}
-        self._references: WeakKeyDictionary[Weights, Any] = WeakKeyDictionary()
         self._losses: list[_Loss] = []
         self._has_begun = False
-        self._looked_at = 0.0
+        self._tick_at = self._looked_at = 0.0
         self._said = ""
+        self._is_looking = False
         self._closing_until: float | None = None
         self._played_since_barren = False
-        self.n_puts = 0
-        """How many versions of weights were handed to Ray."""
-        self._node_id = str(_ray.get_runtime_context().get_node_id())
-        self._host = _ray.remote(concurrency_groups={"poll": 1, "commands": 1})(Host)
         self._thread = threading.Thread(target=self._run, name="stoker-cluster", daemon=True)
         self._thread.start()
 
@@ -142,7 +117,7 @@ class Pump:
 
     def _run(self) -> None:
         try:
-            while not self._is_closed(time.monotonic()):
+            while self.calls.is_connected and not self._is_closed(time.monotonic()):
                 self._turn()
         except Exception as error:
             logger.exception("the connection to the workers has failed")
@@ -157,16 +132,14 @@ class Pump:
             self._end()
 
     def _turn(self) -> None:
-        """Wait for one event, and handle it with all others that are there."""
+        """Wait for one event, handle it with all others that are there, and do what is due."""
         next_at = min([self._tick_at, *self._due.values()])
-        timeout_s = max(0.0, next_at - time.monotonic())
-        try:
-            event = self._events.get(timeout=timeout_s)
-            while True:
+        with contextlib.suppress(queue.Empty):
+            event = self._events.get(timeout=max(0.0, next_at - time.monotonic()))
+            for _ in range(self._events.qsize()):
                 event()
                 event = self._events.get_nowait()
-        except queue.Empty:
-            pass
+            event()
         now = time.monotonic()
         for worker, due_at in list(self._due.items()):
             if due_at <= now:
@@ -175,8 +148,6 @@ class Pump:
         if now >= self._tick_at:
             self._tick_at = now + _TICK_S
             self._tick(now)
-
-    _tick_at = 0.0
 
     def _tick(self, now: float) -> None:
         for worker in list(self._workers):
@@ -191,11 +162,7 @@ class Pump:
             self._count(loss, None)
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now
-            self._look(now)
-
-    def _call(self, call: Any, then: Callable[[Future[Any]], None]) -> None:
-        """Handle the answer of a call of Ray on this thread."""
-        call.future().add_done_callback(lambda future: self._events.put(partial(then, future)))  # pyright: ignore
+            self._look()
 
     # Starting -----------------------------------------------------------------------------------------
 
@@ -212,14 +179,12 @@ class Pump:
         now = time.monotonic()
         worker.n_incarnations += 1
         number = worker.n_incarnations
-        actor = self._host.options(
-            num_cpus=self._worker_cpus, scheduling_strategy="SPREAD", max_restarts=0, max_task_retries=0
-        ).remote(f"{self._name}-{worker.index}-{number}", sys.path)
+        actor = self.calls.start(worker.index, number)
         worker.now = incarnation = Incarnation(number, actor, now)
         self._looked_at = min(self._looked_at, now - _LOOK_S + _TICK_S)
-        self._call(actor.hello.remote(), partial(self._on_hello, worker, incarnation))
+        self.calls.hello(actor, partial(self._on_hello, worker, incarnation))
 
-    def _on_hello(self, worker: RayWorker, incarnation: Incarnation, answer: Future[Any]) -> None:
+    def _on_hello(self, worker: RayWorker, incarnation: Incarnation, answer: Answer) -> None:
         if incarnation.is_dead:
             return
         try:
@@ -248,13 +213,18 @@ class Pump:
             self._has_begun = True
             self._due.update(dict.fromkeys(ready, 0.0))
 
-    def _look(self, now: float) -> None:
+    def _look(self) -> None:
         """Find out what the workers that have not started wait for."""
-        pending = [worker for worker in self._workers if worker.now is not None and worker.now.hello is None]
-        shortage = self._cluster.shortage(self._worker_cpus, len(pending)) if pending else None
+        pending = [worker for worker in self._workers if worker.is_starting]
+        if pending and not self._is_looking:
+            self._is_looking = True
+            self.calls.ask_shortage(len(pending), self._on_shortage)
+
+    def _on_shortage(self, shortage: str | None) -> None:
+        self._is_looking = False
         with self._lock:
-            for worker in pending:
-                worker.waits_for = shortage or ""
+            for worker in self._workers:
+                worker.waits_for = shortage or "" if worker.is_starting else ""
         if shortage is not None and shortage != self._said:
             logger.warning("%s", shortage)
         self._said = shortage or ""
@@ -262,10 +232,9 @@ class Pump:
     # Messages -----------------------------------------------------------------------------------------
 
     def _poll(self, worker: RayWorker, incarnation: Incarnation) -> None:
-        poll = incarnation.actor.poll.options(concurrency_group="poll")
-        self._call(poll.remote(_POLL_S), partial(self._on_batch, worker, incarnation))
+        self.calls.poll(incarnation.actor, _POLL_S, partial(self._on_batch, worker, incarnation))
 
-    def _on_batch(self, worker: RayWorker, incarnation: Incarnation, answer: Future[Any]) -> None:
+    def _on_batch(self, worker: RayWorker, incarnation: Incarnation, answer: Answer) -> None:
         try:
             data = answer.result()
         except Exception as error:  # noqa: BLE001 - each of them ends the process
@@ -295,20 +264,10 @@ class Pump:
         if delivery == Delivery():
             return
         self._sent_at[worker] = now
-        arguments = [_encoder.encode(delivery)] + ([] if weights is None else [self._reference(weights)])
-        deliver = incarnation.actor.deliver.options(concurrency_group="commands")
-        self._call(deliver.remote(*arguments), partial(self._on_delivered, worker, incarnation))
+        then = partial(self._on_delivered, worker, incarnation)
+        self.calls.deliver(incarnation.actor, delivery, weights, then)
 
-    def _reference(self, weights: Weights) -> Any:
-        """Ray's reference to encoded weights; one for each version, however many workers need it."""
-        reference = self._references.get(weights)
-        if reference is None:
-            encoded = np.frombuffer(encode_message(weights), np.uint8)
-            self._references[weights] = reference = _ray.put(encoded)
-            self.n_puts += 1
-        return reference
-
-    def _on_delivered(self, worker: RayWorker, incarnation: Incarnation, answer: Future[Any]) -> None:
+    def _on_delivered(self, worker: RayWorker, incarnation: Incarnation, answer: Answer) -> None:
         error = answer.exception()
         if error is not None and not incarnation.is_dead:
             self._on_failure(worker, incarnation, error)
@@ -327,7 +286,7 @@ class Pump:
         with self._lock:
             worker.refuse(error)
         if incarnation is not None:
-            _ray.kill(incarnation.actor)
+            self.calls.kill(incarnation.actor)
 
     def _lose(self, worker: RayWorker, incarnation: Incarnation, why: str) -> None:
         now = time.monotonic()
@@ -335,7 +294,7 @@ class Pump:
         with self._lock:
             worker.lose(incarnation, why, now, may_give_up=not self._played_since_barren)
         self._played_since_barren = False
-        _ray.kill(incarnation.actor)
+        self.calls.kill(incarnation.actor)
         if worker.start_at is not None and worker.start_at <= now:
             worker.start_at = None
             self._plan(worker)
@@ -343,29 +302,16 @@ class Pump:
         if hello is None:
             logger.warning("worker %d could not start: %s", worker.index, why)
             return
-        if hello.node_id == self._node_id:
-            self._report(loss, take_total(hello.played_path))
-            return
         self._losses.append(loss)
-        count = self._on_node(take_total, hello.node_id).remote(hello.played_path)
-        self._call(count, partial(self._count, loss))
+        neighbors = (other.now for other in self._workers if other is not worker)
+        helper = next((near for near in neighbors if near is not None and near.is_on(hello.node_id)), None)
+        self.calls.count_played(hello, None if helper is None else helper.actor, partial(self._count, loss))
 
-    def _on_node(self, function: Any, node_id: str) -> Any:
-        """A task that needs no CPU and runs on one node or nowhere."""
-        return _ray.remote(function).options(
-            num_cpus=0,
-            max_retries=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        )
-
-    def _count(self, loss: _Loss, answer: Future[Any] | None) -> None:
-        """The count of a process is here, or could not be read."""
-        if loss in self._losses:
-            self._losses.remove(loss)
-            self._report(loss, None if answer is None or answer.exception() is not None else answer.result())
-
-    def _report(self, loss: _Loss, total: int | None) -> None:
+    def _count(self, loss: _Loss, total: int | None) -> None:
         """Report the end of a process that has played ``total`` steps; None: that is not known."""
+        if loss not in self._losses:
+            return
+        self._losses.remove(loss)
         worker, incarnation = loss.worker, loss.incarnation
         if total is None:
             n_lost, lost = loss.most, f"at most {loss.most} steps are lost"
@@ -404,8 +350,7 @@ class Pump:
             self._lose(worker, incarnation, f"its node has not answered for {unseen_s:.0f} s")
         elif unseen_s >= _QUIET_S and not incarnation.is_node_asked:
             incarnation.is_node_asked = True
-            then = partial(self._on_probe, incarnation)
-            ask_node(hello.node_id, _QUIET_S, lambda is_alive: self._events.put(partial(then, is_alive)))
+            self.calls.ask_node(hello.node_id, _QUIET_S, partial(self._on_probe, incarnation))
 
     def _on_probe(self, incarnation: Incarnation, is_alive: bool) -> None:
         incarnation.is_node_asked = False
@@ -436,12 +381,7 @@ class Pump:
             ended = [(worker, worker.now) for worker in self._workers if worker.now is not None]
             for worker in self._workers:
                 worker.close("its place was closed")
-        if not _ray.is_initialized():
-            return
-        finished = [incarnation.actor.finish.remote() for _, incarnation in ended]
-        if finished:
-            _ray.wait(finished, num_returns=len(finished), timeout=_FINISH_S)
-        for (worker, incarnation), answer in zip(ended, finished, strict=True):
-            with contextlib.suppress(ray_errors.RayError):  # it is late, has ended, or has never started
-                worker.lost_steps += _ray.get(answer, timeout=0) - incarnation.received
-            _ray.kill(incarnation.actor)
+        totals = self.calls.finish([incarnation.actor for _, incarnation in ended])
+        for (worker, incarnation), total in zip(ended, totals, strict=True):
+            if total is not None:
+                worker.lost_steps += total - incarnation.received

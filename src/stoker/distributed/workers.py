@@ -69,6 +69,10 @@ class Incarnation:
         """The most steps that it may have played without their having arrived."""
         return sum(link.most_in_flight for link in self.links.values())
 
+    def is_on(self, node_id: str) -> bool:
+        """Whether it has started, on that node."""
+        return self.hello is not None and self.hello.node_id == node_id
+
     def accept(self, batch: Batch) -> int:
         """Post the messages of a batch to its links; the number of steps in it.
 
@@ -162,6 +166,11 @@ class RayWorker:
     def is_wanted(self) -> bool:
         """Whether links wait for a process or play in one."""
         return bool(self._waiting) or (self.now is not None and bool(self.now.links))
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether its process has been asked for and has not started."""
+        return self.now is not None and self.now.hello is None
 
     def take_delivery(self, incarnation: Incarnation, *, with_new: bool) -> tuple[Delivery, Weights | None]:
         """What is to be sent now, and the weights for it if that process does not have them yet.

@@ -44,7 +44,7 @@ ENVS = {"waits": (Steps(wait_s=0.01), 8), "computes": (Steps(loops=100_000), 1)}
 """10 ms of waiting, or some milliseconds of a processor; and how many of them a worker has."""
 CLOSE = 0.20
 SIZES = (100, 1_000) if QUICK else (100, 1_000, 10_000)
-SIMULATED_S = 1.5 if QUICK else 3.0
+SIMULATED_S = 1.0 if QUICK else 3.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ CASES = {
 }
 
 
+@cache
 def costs_of(case: Case, env: Steps) -> Costs:
     """What its parts take, each measured by itself; the environment's waiting is measured, too."""
     spaced = Steps(case.kind)

@@ -35,7 +35,7 @@ __all__ = [
     "trained",
 ]
 
-MEASURED_S = 2.0 if QUICK else 6.0
+MEASURED_S = 1.5 if QUICK else 6.0
 START_S = 240.0
 RAY_DELAY_S = 0.1
 """How long an environment on a cluster collects steps for a message."""

@@ -290,11 +290,12 @@ class RunLocked(RunDirectoryError):
         holder: the process, for example ``process 4711 on host-a, since 2026-01-02 03:04:05 UTC``.
     """
 
+    SIGN: Final = "is being written by"
+    """Words of each message, by which it is known in the output of another process."""
+
     def __init__(self, path: AnyPath, holder: str) -> None:
         self.holder = holder
-        super().__init__(
-            path, f"is being written by {holder}; wait for that session to end, or stop it first"
-        )
+        super().__init__(path, f"{self.SIGN} {holder}; wait for that session to end, or stop it first")
 
 
 class RunFenced(RunDirectoryError):

@@ -32,6 +32,7 @@ __all__ = ["ended", "main", "run_async"]
 COMMANDS = {
     "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
     "resume": ("train:Resume", "Resume a run where it ended."),
+    "stop": ("detached:Stop", "End a training that --restart-learner keeps running on a cluster."),
     "serve": ("serve:Serve", "Learn from remote actors, over HTTP and WebSocket."),
     "token": ("token:Token", "Make a token for a client of `stoker serve`."),
     "actor": ("actor:PlayOnServer", "Play environments for a training on a server."),

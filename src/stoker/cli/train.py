@@ -93,6 +93,10 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
     eval_env: Annotated[str, Flag(metavar="ENV")] = ""
     """With --offline: the environment of evaluations; left out, there are none."""
 
+    restart_learner: bool = False
+    """Train on the Ray cluster itself, and start again after each failure and each lost node; the runs
+    directory is on storage that all nodes share. Ctrl-C leaves the training; `stoker stop` ends it."""
+
     config: Annotated[str, Flag(metavar="FILE.toml")] = ""
     """A file of settings, named like these flags; those of the agent may be in a table [agent_settings]."""
 
@@ -132,7 +136,7 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         command = settings_from(own, cls, where)
         if wants_help:
             leave_with_help(name, cls, options, command, training, training.agent_settings)
-        if training.cluster != "auto" and training.actors != "ray":
+        if training.cluster != "auto" and training.actors != "ray" and not command.restart_learner:
             raise ConfigError(f"--cluster {training.cluster}: no actors play there: add --actors ray")
         if not (training.env or training.offline):
             raise ConfigError(
@@ -141,6 +145,8 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         return command
 
     async def __call__(self) -> int:
+        if self.restart_learner:
+            return await self._train_elsewhere()
         if self.policy:
             from stoker.cli.groups import train_policies
 
@@ -156,6 +162,18 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
 
         with Driver(self) as driver:
             return await self.train_with(driver)
+
+    async def _train_elsewhere(self) -> int:
+        from stoker.cli.detached import train_elsewhere
+
+        for flag, value in (("--policy", self.policy), ("--seeds", self.seeds)):
+            if value:
+                raise ConfigError(f"{flag} --restart-learner: a learner elsewhere trains one run")
+        config, _ = await fitted(self.training)
+        _checked_agent(config)
+        return await train_elsewhere(
+            self, config, place_of(self.name, self.run_version or "v1", self.runs_dir)
+        )
 
     async def train_with(self, driver: Driver) -> int:
         """Train one seed; the exit code."""
@@ -235,6 +253,9 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
     worker_cpus: Annotated[NonNegative | None, Flag(metavar="FLOAT", default="default: the run's")] = None
     """With ray: CPUs that the cluster sets aside for each worker."""
 
+    restart_learner: bool = False
+    """Follow the training of the run on its Ray cluster, or resume it there: see `stoker train`."""
+
     async def __call__(self) -> int:
         from stoker.cli.driving import Driver
         from stoker.cli.stored import group_at, sweep_at
@@ -252,8 +273,22 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
             return await resume_seeds(self, version, self.jobs, self.changed, fields)
         if self.jobs is not None:
             raise ConfigError(f"--jobs {self.jobs}: {self.run} is not a version that --seeds made")
+        if self.restart_learner:
+            return await self._resume_elsewhere()
         with Driver(self) as driver:
             return await self.resume_with(driver)
+
+    async def _resume_elsewhere(self) -> int:
+        from stoker.cli.detached import resume_elsewhere
+        from stoker.cli.stored import open_trained
+
+        if self.strict or not self.roll_forward:
+            flag = "--strict" if self.strict else "--no-roll-forward"
+            raise ConfigError(
+                f"{flag} --restart-learner: a learner elsewhere rolls forward; resume it here once"
+            )
+        run, config = await open_trained(self.run)
+        return await resume_elsewhere(self, self.changed(config), run)
 
     async def resume_with(self, driver: Driver) -> int:
         """Resume one run; the exit code."""
@@ -277,6 +312,7 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         reached = run.newest_step()
         if reached < config.total_timesteps:
             run = await TrainingRun.resume(run.directory)
+            run.is_new = not await to_thread.run_sync(run.has_begun)  # but for a config
             agent = _checked_agent(config)
             driver.say(f"resuming {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
             if not reached and not (self.roll_forward and run.journal.segments()):

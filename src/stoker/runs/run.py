@@ -134,6 +134,11 @@ class TrainingRun(SavedTraining):
         """
         return await cls.open(path)
 
+    def has_begun(self) -> bool:
+        """Whether an attempt has begun to train it; one that was only made is still new. Blocks."""
+        names = files.files_in(self.directory)
+        return EVENTS in names or len(self.metadata.attempts) > 1 or self.has_checkpoint()
+
     # Config and metadata --------------------------------------------------------------------------
 
     async def write_config(self, config: Any) -> None:

@@ -324,7 +324,8 @@ class Pump:
             worker.lost_steps += n_lost
         hello = incarnation.hello
         where = "" if hello is None else f" on node {hello.node}"
-        logger.warning("worker %d%s was lost: %s; %s", worker.index, where, loss.why, lost)
+        printed = "" if hello is None or not hello.output_path else f"; it printed to {hello.output_path}"
+        logger.warning("worker %d%s was lost: %s; %s%s", worker.index, where, loss.why, lost, printed)
 
     def _check(self, worker: RayWorker, incarnation: Incarnation, now: float) -> None:
         """Give up a process that does not start or cannot go on.

@@ -166,8 +166,9 @@ def _attempts(history: RunHistory, *, is_live: bool) -> Iterator[AttemptLine]:
 
 
 def _node(event: WorkersChanged) -> NodeLine:
-    values = {name: getattr(event, name) for name in NodeLine.__struct_fields__}
-    return NodeLine(**{**values, "node": clean(event.node), "why": clean(event.why)})
+    values: dict[str, Any] = {name: getattr(event, name) for name in NodeLine.__struct_fields__}
+    values |= {"node": clean(event.node), "why": clean(event.why)}
+    return NodeLine(**values)
 
 
 def _files(directory: Path) -> list[RunFile]:

@@ -62,6 +62,7 @@ class _Program(NamedTuple):
     env: dict[str, str]
     closed: Sequence[int]
     ignored: list[int]
+    blocked: list[int]
     kept: Sequence[int] = ()
     """Descriptors that the program has beside its standard streams, under the same numbers."""
 
@@ -93,7 +94,9 @@ class Popen(subprocess.Popen):
         streams = [own if own >= 0 else number for number, own in enumerate((p2cread, c2pwrite, errwrite))]
         words = list(map(os.fspath, args[1:]))
         environment = dict(os.environ if env is None else env)
-        program = _Program(words, os.fspath(cwd or Path.cwd()), environment, self._closed, _ignored())
+        program = _Program(
+            words, os.fspath(cwd or Path.cwd()), environment, self._closed, _ignored(), _blocked()
+        )
         self.pid, self._connection = _fork(program, streams)
         self._child_created = True
         self._close_pipe_fds(*pipes)
@@ -151,7 +154,9 @@ class Spawned(popen_spawn_posix.Popen):
         if "--multiprocessing-fork" not in args or popen_spawn_posix.Popen is not Spawned:
             return _spawnv_passfds(path, args, passfds)
         words = list(args[args.index("-c") :])
-        program = _Program(words, str(Path.cwd()), dict(os.environ), (), _ignored(), sorted(passfds))
+        program = _Program(
+            words, str(Path.cwd()), dict(os.environ), (), _ignored(), _blocked(), sorted(passfds)
+        )
         with Spawned._lock:
             pid, connection = _fork(program, [0, 1, 2, *program.kept])
         Spawned._connections[pid] = connection
@@ -190,6 +195,11 @@ def real_spawns() -> Generator[None]:
 
 def _ignored() -> list[int]:
     return [number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN]
+
+
+def _blocked() -> list[int]:
+    """The signals that this thread blocks, which a process inherits from the thread that starts it."""
+    return [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
 
 
 def _fork(program: _Program, descriptors: Sequence[int]) -> tuple[int, socket.socket]:
@@ -284,6 +294,7 @@ def _become(program: _Program, descriptors: list[int]) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN if number in program.ignored else default)
+    signal.pthread_sigmask(signal.SIG_SETMASK, program.blocked)
     numbers = [0, 1, 2, *program.kept]
     above = max(*numbers, *descriptors) + 1
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in descriptors]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from ray_parts import started_cluster
 
+import launching
 from stoker.distributed.cluster import Cluster, Node, shortage_of
 from stoker.distributed.versions import Versions, difference
 from stoker.errors import ConfigError
@@ -70,6 +74,26 @@ def test_a_process_has_one_connection_which_the_last_one_closes(address: str) ->
         first.close()  # and again at the end of the block
     with Cluster.connect(address) as again:
         assert again.address == first.address
+
+
+LOCAL = """
+import os
+from stoker.distributed import Cluster
+with Cluster.connect("local", local_cpus=3) as cluster:
+    assert [node.n_cpus for node in cluster.nodes()] == [3]
+assert "RAY_AUTH_MODE" not in os.environ
+"""
+
+
+def test_a_local_cluster_ends_with_its_connection_and_asks_later_ones_for_no_token(
+    tmp_path: Path,
+) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    program = [sys.executable, "-W", "ignore", "-c", LOCAL]
+    done = launching.run(
+        program, env=env | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_shortage_says_what_is_missing_and_where() -> None:

@@ -69,6 +69,8 @@ class Cluster:
     """How many objects share the process's connection."""
     _is_ours: ClassVar[bool] = False
     """Whether ``connect`` made it, and not the program itself."""
+    auth_mode_before: ClassVar[str | None] = None
+    """The variable RAY_AUTH_MODE before the process's connection was made."""
 
     def __init__(self, address: str, namespace: str) -> None:
         self.address = address
@@ -171,7 +173,7 @@ class Cluster:
             Cluster._n_open -= 1
             if Cluster._is_ours and Cluster._n_open == 0:
                 Cluster._is_ours = False
-                _ray.shutdown()
+                _shut_down()
 
 
 def shortage_of(nodes: list[Node], worker_cpus: float, n_workers: int) -> str | None:
@@ -216,6 +218,7 @@ def _join(address: str, timeout_s: float) -> None:
         _init(address=address)
 
 
+_AUTH_MODE = "RAY_AUTH_MODE"
 _START_WAY_OUT = (
     "Ray gives it 30 s: if this machine is busy, try again; else see its logs in /tmp/ray/session_latest"
 )
@@ -281,15 +284,30 @@ def _init(**settings: Any) -> None:
     level, handler = log.level, signal.getsignal(signal.SIGTERM)
     log.setLevel(logging.ERROR)  # the workers' words are in Ray's own logs, too
     _worker.print_to_stdstream = _note  # else on standard output, where a program's own results are
+    Cluster.auth_mode_before = os.environ.get(_AUTH_MODE)
     try:
         _ray.init(namespace="stoker", log_to_driver=False, configure_logging=False, **settings)
     except BaseException:
-        _ray.shutdown()
+        _shut_down()
         raise
     finally:
         log.setLevel(level)
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)
+
+
+def _shut_down() -> None:
+    """End Ray's connection, and undo what it has put into the environment.
+
+    It makes tokens the way of a process that starts a cluster, and of its children: a later connection to a
+    cluster without tokens would be taken for a failed process.
+    """
+    _ray.shutdown()
+    if Cluster.auth_mode_before is None:
+        os.environ.pop(_AUTH_MODE, None)
+    else:
+        os.environ[_AUTH_MODE] = Cluster.auth_mode_before
+    _raylet.Config.initialize("")
 
 
 def _note(data: Mapping[str, Any], **_: Any) -> None:

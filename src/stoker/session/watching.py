@@ -8,7 +8,6 @@ watch itself.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 import traceback
@@ -22,6 +21,7 @@ from stoker.session.parts import Parts
 from stoker.session.workers import WorkerStatus
 from stoker.stalls import Activity, StallDetector
 from stoker.telemetry import NodeReading, Sampler
+from stoker.telemetry.frames import frame_of
 from stoker.types import ActorId
 
 __all__ = ["Health", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
@@ -318,8 +318,7 @@ class Watch:
             if held_s < self._config.actor_timeout_s + self._interval_s or turned_at == warned_at:
                 continue
             warned_at = turned_at
-            # Documented, and the only way to see another thread.
-            frame = sys._current_frames().get(loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            frame = frame_of(loop_thread)
             where = traceback.extract_stack(frame)[-1] if frame is not None else None
             place = f" in {where.name}, {where.filename}:{where.lineno}" if where is not None else ""
             logger.warning(

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 from stoker.telemetry.clocks import HISTORY_S, Clocks
+from stoker.telemetry.frames import frame_of
 from stoker.threads import on_asyncio
 
 __all__ = ["LOOP_STATES", "Sampler"]
@@ -136,8 +137,7 @@ class Sampler:
                 noted_at = now
 
     def _share_out(self, now: float, passed_s: float, ran_s: float, starved_s: float) -> None:
-        # Documented, and the only way to see another thread.
-        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        frame = frame_of(self._loop_thread)
         ran_s = min(ran_s, passed_s)
         starved_s = min(starved_s, passed_s - ran_s)
         rest_s = passed_s - ran_s - starved_s

@@ -162,7 +162,7 @@ def plain_rate(name: str, learn: str, *, in_threads: bool) -> float:
 
 
 def computing_rate(place: str) -> float:
-    """Two environments that compute, each in a process of its own, or both in this one."""
+    """Two environments that compute, each in its own process or both in this one."""
     agent = agent_for("dqn", burning())
     if place == "ray":
         return on_cluster("computing", agent, burning, N_WORKERS, N_WORKERS)

@@ -13,29 +13,14 @@ from functools import partial
 from typing import Any
 
 import anyio
-import gymnasium
 
 from benchmarks.measure import QUICK, repeated, report
+from benchmarks.peers.cluster_envs import burning
 from stoker import DQN, DQNConfig, StepMetrics, TrainingRun, TrainingSession, run_actors
 
 N_ENVS = 2
 STEPS = 1_000 if QUICK else 5_000
 RUNS = 1 if QUICK else 3
-BURN_S = 1e-3
-
-
-class Burning(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Computes for a millisecond of processor time in each step."""
-
-    def step(self, action: Any) -> Any:
-        until = time.thread_time() + BURN_S
-        while time.thread_time() < until:
-            pass
-        return super().step(action)
-
-
-def burning() -> gymnasium.Env[Any, Any]:
-    return Burning(gymnasium.make("CartPole-v1", disable_env_checker=True))
 
 
 def alone() -> float:

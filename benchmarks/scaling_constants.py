@@ -28,7 +28,7 @@ __all__ = ["CASES", "Case", "alone", "costs_of"]
 
 FED_STEPS, PLAYED_STEPS = (3_000, 1_000) if QUICK else (12_000, 4_000)
 IMAGES = 5
-"""So many times less of them."""
+"""Steps on images are divided by this: each takes longer."""
 
 
 @dataclass(frozen=True)

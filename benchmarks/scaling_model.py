@@ -200,5 +200,5 @@ def _at(costs: Costs, layout: Layout, rate: float) -> tuple[dict[str, float], fl
 
 
 def _collected(pace: float, most: int, delay_s: float) -> float:
-    """Steps in a message: a source that makes so many per second sends at its first step after the delay."""
+    """Steps in a message: a source of that rate sends at its first step after the delay."""
     return min(float(most), max(1.0, pace * delay_s + 0.5))

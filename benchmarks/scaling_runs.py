@@ -1,4 +1,4 @@
-"""Real trainings for the benchmark of scaling: steps per second with so many workers, and processor times."""
+"""Real trainings for the benchmark of scaling: steps per second and processor times by number of workers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Measured:
 
 
 def capacity(n_processes: int, seconds: float = 0.4) -> float:
-    """How many processors so many processes get, at the speed of one alone."""
+    """How many processors that many processes get, at the speed of one alone."""
     words = [sys.executable, "-c", SPIN, str(seconds)]
     alone = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     spinning = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(n_processes)]
@@ -126,7 +126,7 @@ def on_ray(case: Case, cluster: Any, env: Steps, n_workers: int, envs_per_worker
 
 
 def played_remotely(case: Case, env: Steps, n_workers: int, envs_per_worker: int) -> Measured:
-    """The same with `stoker serve`, and so many processes `stoker actor`."""
+    """The same with `stoker serve` and that many `stoker actor` processes."""
     words = [sys.executable, "-m", "stoker"]
     simulated = ["--env", "benchmarks.scaling_envs:Simulated", "--env-kwargs", f"kind={env.kind}"]
     flags = "--agent dqn --hidden-sizes 64 64 --batch-size 64 --learning-starts 256 --initial-epsilon 0.05"

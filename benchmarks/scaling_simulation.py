@@ -17,7 +17,7 @@ from benchmarks.scaling_model import Costs, Layout
 __all__ = ["RESTART_S", "Simulated", "simulate"]
 
 _SHAPE, _LONGEST = 1.5, 100.0
-"""Of the Pareto law, which is cut off at so many times its shortest value."""
+"""Where the Pareto distribution is cut off, in multiples of its shortest value."""
 RESTART_S = 5.0
 """How long a worker that has died is away."""
 _WARM_UP = 0.3
@@ -48,7 +48,7 @@ class Simulated:
 def simulate(
     costs: Costs, layout: Layout, *, seconds: float, deaths_per_s: float = 0.0, seed: int = 0
 ) -> Simulated:
-    """Simulate so many seconds; the first third of them is not counted."""
+    """Simulate that many seconds; the first third of them is not counted."""
     return _Simulation(costs, layout, deaths_per_s, seed).run(seconds)
 
 

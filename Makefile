@@ -12,7 +12,7 @@ DEV    := $(VENV)/.for-development
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format documents learning faults bench bench-quick wheel clean
+.PHONY: help train test lint format documents mutants learning faults bench bench-quick wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ documents: $(TRAIN) ## Write the documents of the service's API anew from its me
 	for name in schema openapi asyncapi; do \
 	  $(BIN)/python -m stoker.protocol.documents $$name > $$name.json && mv $$name.json src/stoker/protocol/ || exit 1; \
 	done
+
+mutants: $(TEST) ## Put faults into a copy of the source and see that tests notice each (long)
+	$(BIN)/python tests/mutants/run.py
 
 learning: $(TEST) ## Train the presets over their seeds and hold the scores to their targets (long)
 	$(BIN)/python -m pytest -m learning --timeout 3600 -s

@@ -112,8 +112,8 @@ async def test_a_producer_cancelled_after_it_was_woken_hands_its_place_on() -> N
     with pytest.raises(asyncio.CancelledError):
         await victim
     with anyio.fail_after(5):
-        assert await queue.take() == ["next"]
         await heir
+    assert await queue.take() == ["next"]
 
 
 async def test_close_refuses_new_items_and_gives_out_the_old() -> None:

@@ -14,8 +14,8 @@ SRC = Path(__file__).parents[1] / "src" / "stoker"
 LAYERS: list[set[str]] = [
     {"_lazy", "types"},
     {"errors"},
-    {"exits", "importing", "lru", "plain", "queues", "replies", "settings", "stalls", "threads"},
-    {"latch", "listening", "nested", "signals", "telemetry"},
+    {"exits", "importing", "listening", "lru", "plain", "queues", "replies", "settings", "stalls", "threads"},
+    {"latch", "nested", "signals", "telemetry"},
     {"stats"},
     {"replay", "envs", "processing", "recorders"},
     {"agents", "protocol"},

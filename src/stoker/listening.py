@@ -1,16 +1,18 @@
-"""Listen on a port, or say which process has it."""
+"""Listen on a port, or say which process has it; and the names of hosts in requests and addresses."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import ipaddress
 import os
 import socket
 from pathlib import Path
 
 from stoker.errors import ConfigError
 
-__all__ = ["listening_socket"]
+__all__ = ["host_named", "is_loopback", "listening_socket", "url_of"]
 
 _BACKLOG = 1024
 
@@ -90,3 +92,34 @@ def _listening_inodes(port: int) -> set[str]:
                 if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                     found.add(fields[9])
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def is_loopback(host: str) -> bool:
+    """Whether a name or address stays on this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_named(header: str) -> str:
+    """The host in a ``Host`` header: ``localhost`` for ``localhost:8000``, ``::1`` for ``[::1]:8000``."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].lower().rstrip(".")
+
+
+def url_of(host: str, port: int, *, scheme: str = "http", every: str = "localhost") -> str:
+    """The address to open, such as ``http://[::1]:8000``.
+
+    Args:
+        host: that a socket listens on.
+        port: its port.
+        scheme: of the address.
+        every: what to call this machine if the socket listens on all of its addresses.
+    """
+    name = every if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared
+    return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"

@@ -32,6 +32,7 @@ __all__ = [
     "Fraction",
     "Natural",
     "NonNegative",
+    "Port",
     "Positive",
     "Settings",
     "allowed",
@@ -47,6 +48,7 @@ _MAX = sys.float_info.max
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 Natural: TypeAlias = Annotated[int, Meta(ge=0)]
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 Finite: TypeAlias = Annotated[float, Meta(ge=-_MAX, le=_MAX)]
 NonNegative: TypeAlias = Annotated[float, Meta(ge=0, le=_MAX)]
 Positive: TypeAlias = Annotated[float, Meta(gt=0, le=_MAX)]

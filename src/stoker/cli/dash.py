@@ -5,22 +5,22 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
-import signal
 import socket
 import webbrowser
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 from anyio import to_thread
-from msgspec import Meta
 
 from stoker.cli.parsing import Command, Flag
 from stoker.cli.printing import size
 from stoker.errors import ConfigError, RunNotFound
+from stoker.listening import is_loopback, listening_socket, url_of
 from stoker.runs.layout import is_run, runs_below
-from stoker.signals import SignalGuard
+from stoker.settings import Port
+from stoker.signals import ENDING_SIGNALS, SignalGuard
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dash", "dashboard_over", "shown_at"]
 
-Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
-
 USUAL_PORT = 8060
 _GRACE_S = 5.0
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(k|m|g|t)?i?b?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -76,7 +73,7 @@ class Dash(Command, frozen=True, kw_only=True):
     async def __call__(self) -> int:
         if self.export:
             return await self._write_report()
-        from stoker.service.auth import Gate, is_loopback
+        from stoker.service.auth import Gate
         from stoker.service.limits import Limits
         from stoker.service.serving import Server
 
@@ -94,9 +91,9 @@ class Dash(Command, frozen=True, kw_only=True):
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listening(self.host, self.port))
             server = Server(app, Limits())
-            guard = stack.enter_context(_Guard(_SIGNALS, _GRACE_S))
+            guard = stack.enter_context(_Guard(ENDING_SIGNALS, _GRACE_S))
             guard.finish_with(partial(_end, guard, server.end))
-            address = f"http://{_named(self.host)}:{listener.getsockname()[1]}/"
+            address = f"{url_of(self.host, listener.getsockname()[1], every=platform.node())}/"
             link = tell(app, address)
             if self.open:
                 await to_thread.run_sync(webbrowser.open, link)
@@ -192,8 +189,6 @@ def listening(host: str, port: int | None) -> Generator[socket.socket]:
     Raises:
         ConfigError: The port is taken, or the address cannot be used.
     """
-    from stoker.listening import listening_socket
-
     try:
         listener = listening_socket(host, USUAL_PORT if port is None else port)
     except ConfigError:
@@ -232,9 +227,3 @@ class _Guard(SignalGuard):
 def _end(guard: _Guard, end_server: Callable[[], object]) -> None:
     guard.announced()
     end_server()
-
-
-def _named(host: str) -> str:
-    """A host as it stands in an address; all addresses of this machine are called by its name."""
-    named = platform.node() if host in ("0.0.0.0", "::", "") else host  # noqa: S104 - compared
-    return f"[{named}]" if ":" in named else named

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio import to_thread
 
-from stoker.cli.driving import SIGNALS
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.parsing import Command, RunPath
 from stoker.cli.printing import command, from_here
 from stoker.cli.stored import discard, open_trained
 from stoker.errors import ConfigError, RunNotFound, SessionError
 from stoker.runs import TrainingRun
+from stoker.signals import ENDING_SIGNALS
 from stoker.trainer.config import TrainConfig, name_of
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ async def _follow(learner: DetachedLearner, run: TrainingRun) -> int:
 
     async def leave_at_signal() -> None:
         nonlocal is_left
-        with anyio.open_signal_receiver(*SIGNALS) as signals:
+        with anyio.open_signal_receiver(*ENDING_SIGNALS) as signals:
             async for _ in signals:
                 is_left = True
 

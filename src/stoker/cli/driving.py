@@ -18,7 +18,7 @@ from stoker.data.scores import normalized_score
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
 from stoker.session.watching import stuck_line
-from stoker.signals import SignalGuard
+from stoker.signals import ENDING_SIGNALS, SignalGuard
 from stoker.trainer.views.readings import Reading
 from stoker.trainer.views.text import duration, number
 from stoker.trainer.views.view import Screen, View, title_of, view_for
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stoker.telemetry.serving import MetricsServer
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["DONE", "ENDED_EARLY", "FACTS", "SIGNALS", "STOPPED", "Driver"]
+__all__ = ["DONE", "ENDED_EARLY", "FACTS", "STOPPED", "Driver"]
 
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
@@ -48,8 +48,6 @@ FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_rew
 """The fields of the line of JSON that ends a training."""
 NORMALIZED_BEST = "best_normalized_score"
 """Its further field where the data set has reference scores."""
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""What finishes a training."""
 
 
 class Driver(SignalGuard):
@@ -65,7 +63,7 @@ class Driver(SignalGuard):
         self._flags = flags
         self._metrics: MetricsServer | None = None
         self._limits = limits = flags.limits()
-        super().__init__(SIGNALS, limits.grace_s, limits.leaves_at)
+        super().__init__(ENDING_SIGNALS, limits.grace_s, limits.leaves_at)
         self._console = Console(stderr=True)
         self._view = View()
         self._training: tuple[TrainingRun, TrainingSession] | None = None

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import anyio
 import msgspec
@@ -19,10 +19,11 @@ from stoker.agents.registry import AGENTS, agent_for_actions, config_type, is_ow
 from stoker.cli.limits import seconds
 from stoker.cli.parsing import Command, Flag, given_values, leave_with_help, options_of
 from stoker.errors import ConfigError
+from stoker.listening import is_loopback, listening_socket, url_of
 from stoker.runs.layout import safe_name
 from stoker.runs.status import ENDLESS_STEPS
-from stoker.settings import Count, read_toml, settings_from
-from stoker.signals import SignalGuard
+from stoker.settings import Count, Port, read_toml, settings_from
+from stoker.signals import ENDING_SIGNALS, SignalGuard
 from stoker.trainer.config import TrainConfig, config_from
 
 if TYPE_CHECKING:
@@ -55,11 +56,8 @@ _FLAGS = {
 _DEFAULTS = {"num_envs": 1, "vectorize": "none", "queue_capacity": 256}
 """Where they differ from those of ``stoker train``: actors come and go, and each waits for its answer."""
 
-Port: TypeAlias = Annotated[int, Meta(ge=0, le=65535)]
 _FILES = 1024
 """Open files that the process may need beside one for each WebSocket."""
-
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class _OwnSettings(msgspec.Struct, frozen=True):
@@ -216,7 +214,6 @@ class Serve(Command, frozen=True, kw_only=True):
     async def __call__(self) -> int:
         from stoker.cli.dash import shown_at
         from stoker.cli.served import ServedPolicy, ServedTraining
-        from stoker.listening import listening_socket
         from stoker.service.app import make_app
         from stoker.service.godot import serve_games
         from stoker.service.serving import Server
@@ -247,8 +244,8 @@ class Serve(Command, frozen=True, kw_only=True):
                 server.end_with(dashboard.state.stoker)
             guard = stack.enter_context(_Guard(grace_s, hosted))
             guard.finish_with(partial(guard.end, server.end))
-            scheme, port = "http" if tls is None else "https", listener.getsockname()[1]
-            address = f"{scheme}://{_shown(self.host)}:{port}"
+            scheme = "http" if tls is None else "https"
+            address = url_of(self.host, listener.getsockname()[1], scheme=scheme)
             print("\n".join(_greeting(address, served, gate, games)), flush=True)
             async with anyio.create_task_group() as tasks, contextlib.AsyncExitStack() as lifespans:
                 if games is not None:
@@ -290,7 +287,7 @@ class Serve(Command, frozen=True, kw_only=True):
         Raises:
             ConfigError: The token file cannot be used, or nothing keeps strangers out.
         """
-        from stoker.service.auth import Gate, Tokens, is_loopback
+        from stoker.service.auth import Gate, Tokens
 
         tokens = Tokens.from_file(Path(self.token_file)) if self.token_file else None
         is_open = not is_loopback(self.host)
@@ -316,7 +313,7 @@ class _Guard(SignalGuard):
     """Ends the service at a first signal."""
 
     def __init__(self, grace_s: float, hosted: Hosted) -> None:
-        super().__init__(_SIGNALS, grace_s)
+        super().__init__(ENDING_SIGNALS, grace_s)
         self._hosted = hosted
 
     def end(self, end_server: Callable[[], object]) -> None:
@@ -359,12 +356,6 @@ def _greeting(
         *(f"  {line}" for line in served.lines),
         f"  {'try':<8} curl{token} {address}/v1/spec",
     ]
-
-
-def _shown(host: str) -> str:
-    """A host as it stands in an address; all addresses of this machine are called by one of them."""
-    named = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared
-    return f"[{named}]" if ":" in named else named
 
 
 def _of_a_policy(kind: type[Serve], values: Mapping[str, Any]) -> Mapping[str, Any]:

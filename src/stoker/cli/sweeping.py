@@ -21,14 +21,13 @@ import msgspec
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 from rich.console import Console
 
-from stoker.cli.driving import SIGNALS
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.printing import command, from_here
 from stoker.cli.sweep_messages import Order, Report
 from stoker.cli.sweep_views import FAILED, RUNNING, WAITING, SeedRun, sweep_view
 from stoker.exits import single_error
 from stoker.runs.events import EVENTS
-from stoker.signals import SignalGuard
+from stoker.signals import ENDING_SIGNALS, SignalGuard
 from stoker.threads import DedicatedThread
 from stoker.trainer.views.text import number
 from stoker.writer import files
@@ -66,7 +65,7 @@ class Sweeper(SignalGuard):
     def __init__(self, flags: TrainingCommand, program: Sequence[str] = PROGRAM) -> None:
         self.limits = limits = flags.limits()
         """How long it may take."""
-        super().__init__(SIGNALS, limits.grace_s + _EXTRA_S, limits.leaves_at)
+        super().__init__(ENDING_SIGNALS, limits.grace_s + _EXTRA_S, limits.leaves_at)
         self._program = program
         self._view = sweep_view(Console(stderr=True), progress=flags.progress)
         self._lines: list[str] = []

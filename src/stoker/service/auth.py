@@ -17,10 +17,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import functools
 import hashlib
 import hmac
-import ipaddress
 import logging
 import stat
 import time
@@ -32,6 +30,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from stoker.errors import ConfigError
+from stoker.listening import host_named, is_loopback
 from stoker.protocol import ProtocolError, StepMessage
 from stoker.settings import Positive, Settings, read_toml, settings_from
 
@@ -42,7 +41,6 @@ __all__ = [
     "Scope",
     "Tokens",
     "check_steps",
-    "is_loopback",
     "require",
     "require_actor",
     "token_of",
@@ -181,7 +179,7 @@ class Gate:
         host, origin = "", None
         for name, value in scope["headers"]:
             if name == b"host":
-                host = _name_of(value.decode("latin-1"))
+                host = host_named(value.decode("latin-1"))
             elif name == b"origin":
                 origin = value.decode("latin-1")
         if "*" not in self._hosts and host not in self._hosts and not is_loopback(host):
@@ -328,21 +326,3 @@ def _decoded(text: str) -> str:
         raise ProtocolError(
             "unauthenticated", "the subprotocol token.<text> holds no base64url of a token"
         ) from None
-
-
-@functools.lru_cache(maxsize=256)
-def is_loopback(host: str) -> bool:
-    """Whether a name or address stays on this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _name_of(host: str) -> str:
-    """``localhost`` for ``localhost:8000``, ``::1`` for ``[::1]:8000``."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower().rstrip(".")

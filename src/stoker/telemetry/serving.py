@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from stoker import __version__
 from stoker.errors import SessionClosed
+from stoker.listening import host_named, is_loopback, url_of
 
 __all__ = ["MetricsServer"]
 
@@ -25,7 +26,6 @@ _PATIENCE_S = 5.0
 """How long a client may take to send its request or to read the answer."""
 _MOST_CLIENTS = 8
 _PLAIN = "text/plain; charset=utf-8"
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class MetricsServer:
@@ -52,8 +52,7 @@ class MetricsServer:
     @property
     def url(self) -> str:
         """Where the metrics are."""
-        host, port = self.address
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+        return f"{url_of(*self.address)}/metrics"
 
     def close(self) -> None:
         """Answer no more; the port is free when this returns."""
@@ -81,7 +80,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.socket.close()
         self.socket = listener
         self.expose = expose
-        self.is_loopback = listener.getsockname()[0] in ("127.0.0.1", "::1")
+        self.is_loopback = is_loopback(listener.getsockname()[0])
         self.has_failed = False
         self._clients: dict[socket.socket, None] = {}
 
@@ -111,9 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the metrics."""
-        host = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-        if self.server.is_loopback and host not in _LOOPBACK:
-            self._answer(421, f"this server is {', '.join(_LOOPBACK)}, not {host!r}\n".encode())
+        host = host_named(self.headers.get("Host", ""))
+        if self.server.is_loopback and not is_loopback(host):
+            self._answer(421, f"this server is localhost, not {host!r}\n".encode(errors="backslashreplace"))
         elif self.path.partition("?")[0] != "/metrics":
             self._answer(404, b"the metrics are at /metrics\n")
         else:

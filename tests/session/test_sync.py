@@ -222,6 +222,26 @@ def test_flush_checkpoint_best_and_report(tmp_path: Path) -> None:
     assert session.steps_per_sec > 0
 
 
+def test_metrics_and_extra_optimization_steps_of_a_plain_loop(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with SyncTrainingSession(FakeAgent(), run, max_delay_s=HOUR_S, record_freq=3) as session:
+        session.observe_many([step(0), step(1)])
+        session.store({"mine/x": 1.0})
+        session.store({"mine/x": 3.0})
+        session.record({"mine/y": 7}, total_steps=1)  # of a step that only this call hands over
+        session.observe(step(2))
+        session.barrier()
+        assert session.total_steps == 3
+        done = session.opt_steps
+        assert session.optimize(5) == 5
+        assert session.flush().opt_steps == session.opt_steps == done + 5
+    records = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
+    own = [
+        (r["total_steps"], k, v) for r in records for k, v in r["metrics"].items() if k.startswith("mine/")
+    ]
+    assert own == [(1, "mine/y", 7), (3, "mine/x", 2.0)]
+
+
 def test_bad_input_is_refused_and_the_session_goes_on() -> None:
     agent = FakeAgent()
     with SyncTrainingSession(agent) as session:
@@ -327,6 +347,9 @@ def test_before_entering_and_after_leaving() -> None:
         lambda: session.on_eval_episode(EpisodeRecord(1.0, 1, TERMINATED)),
         lambda: session.maybe_save_best(1.0),
         session.flush,
+        session.barrier,
+        lambda: session.optimize(1),
+        lambda: session.record({"x": 1.0}),
         session.checkpoint,
         session.stop,
     ]

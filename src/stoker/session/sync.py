@@ -26,6 +26,7 @@ from stoker.agents.protocol import LearningAgent
 from stoker.errors import ConfigError, SessionClosed
 from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEvent
 from stoker.queues import BatchQueue
+from stoker.recorders import Value
 from stoker.runs import TrainingRun
 from stoker.session.decisions import Decision, decisions_of, in_columns
 from stoker.session.events import Event, n_events_of
@@ -33,6 +34,7 @@ from stoker.session.intake import Accepted, Intake
 from stoker.session.mixed import admitted_events, check_decisions, note_accepted, reserve_events
 from stoker.session.publishing import PolicySnapshot
 from stoker.session.readings import Readings
+from stoker.session.state import RunCounts
 from stoker.session.training import TrainingSession
 from stoker.stats import EpisodeRecord, StatsTracker
 from stoker.threads import CallSoon, call_soon_here
@@ -54,7 +56,7 @@ class SyncTrainingSession(Readings):
     later than ``max_delay_s`` after it, and with ``flush``, ``checkpoint`` and the exit.
 
     Args:
-        agent, run, stats, settings: as for ``TrainingSession``.
+        agent, run, stats, settings: as for ``TrainingSession``; ``recorders``, too.
         batch_size: how many events are handed over at once, at most.
         max_delay_s: how long an event may wait for others, while calls come in.
     """
@@ -227,14 +229,32 @@ class SyncTrainingSession(Readings):
         """Keep the policy as ``best`` if its mean reward is above the best so far."""
         return self._ask("maybe_save_best", self.session.maybe_save_best, mean_reward, snapshot)
 
+    # Metrics --------------------------------------------------------------------------------------
+
+    def store(self, values: Mapping[str, Value]) -> None:
+        """Keep values for the next record of the metrics, as ``TrainingSession.store`` does."""
+        self.session.store(values)
+
+    def record(self, values: Mapping[str, Value], total_steps: int | None = None) -> None:
+        """Record values by themselves, as ``TrainingSession.record`` does."""
+        self._ask("record", self.session.record, values, total_steps)
+
     # Control --------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
+    def optimize(self, n: int) -> int:
+        """Do optimization steps without new experience and return their number."""
+        return self._ask("optimize", self.session.optimize, n)
+
+    def flush(self) -> RunCounts:
         """Return when everything accepted so far is consumed and its rows and journal are on disk.
 
         As with ``TrainingSession.flush``, that is never lost.
         """
-        self._ask("flush", self.session.flush)
+        return self._ask("flush", self.session.flush)
+
+    def barrier(self) -> None:
+        """Return when everything accepted so far is consumed, and what was learned of it is published."""
+        self._ask("barrier", self.session.barrier)
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this point and return when it is on disk."""

@@ -18,7 +18,7 @@ from stoker.replay import ArraySpec
 from stoker.replay.transition import Nest
 
 __all__ = [
-    "MASK", "OBSERVED", "Kind", "ObservationPart", "WholeNumbers", "box_values", "kind_of_box", "space_parts",
+    "MASK", "OBSERVED", "Kind", "PartLayout", "WholeNumbers", "box_values", "kind_of_box", "space_parts",
 ]  # fmt: skip
 
 MASK = "action_mask"
@@ -31,7 +31,7 @@ OBSERVED = (
 """The spaces that agents observe, for messages."""
 
 Kind: TypeAlias = Literal["numbers", "bits", "choices", "image", "mask"]
-"""See ``ObservationPart``."""
+"""See ``PartLayout``."""
 
 _ARRAY: type[Any] = np.ndarray
 
@@ -92,7 +92,7 @@ class WholeNumbers:
         )
 
 
-class ObservationPart(NamedTuple):
+class PartLayout(NamedTuple):
     """A part of an observation, which has no parts itself.
 
     Attributes:
@@ -150,13 +150,13 @@ def kind_of_box(space: spaces.Box) -> Kind:
 
 def space_parts(
     agent: str, space: gymnasium.Space[Any], name: str, where: str, n_choices: int
-) -> tuple[list[ObservationPart], Nest]:
+) -> tuple[list[PartLayout], Nest]:
     """The parts of a space, and how they nest.
 
     Args:
         agent: its name in messages.
         space: the space, or a part of it.
-        name: of that part, as ``ObservationPart`` has it; "": it is the whole.
+        name: of that part, as ``PartLayout`` has it; "": it is the whole.
         where: the same.
         n_choices: the length of a mask of actions; 0: there is none.
 
@@ -189,26 +189,26 @@ def space_parts(
     )
 
 
-def _part(agent: str, space: gymnasium.Space[Any], name: str, where: str) -> ObservationPart:
+def _part(agent: str, space: gymnasium.Space[Any], name: str, where: str) -> PartLayout:
     match space:
         case spaces.Discrete():
             first, n = int(space.start), int(space.n)
             values = WholeNumbers(np.array(first, np.int64), np.array(first + n - 1, np.int64))
-            return ObservationPart(name, where, "choices", (), "int64", values, counts=(n,))
+            return PartLayout(name, where, "choices", (), "int64", values, counts=(n,))
         case spaces.MultiDiscrete():
             counts, start = np.asarray(space.nvec, np.int64), np.asarray(space.start, np.int64)
             values, shape = WholeNumbers(start, start + counts - 1), counts.shape
             counted = tuple(counts.reshape(-1).tolist())
             if counted:
-                return ObservationPart(name, where, "choices", shape, "int64", values, counts=counted)
+                return PartLayout(name, where, "choices", shape, "int64", values, counts=counted)
         case spaces.MultiBinary():
             shape = tuple(int(length) for length in cast("Any", space).shape)
             values = WholeNumbers(np.zeros(shape, np.int64), np.ones(shape, np.int64))
             if 0 not in shape:
-                return ObservationPart(name, where, "bits", shape, "int8", values)
+                return PartLayout(name, where, "bits", shape, "int8", values)
         case spaces.Box() if 0 not in space.shape:
             box = ArrayValues(space, *box_values(space))
-            return ObservationPart(name, where, kind_of_box(space), box.shape, native_dtype(space).name, box)
+            return PartLayout(name, where, kind_of_box(space), box.shape, native_dtype(space).name, box)
         case _:
             pass
     part = f"observation{where}, a {space}" if where else f"{space}"

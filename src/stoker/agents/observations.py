@@ -21,7 +21,7 @@ from stoker.agents.arrays import ArrayValues, native_dtype
 from stoker.agents.observation_parts import (
     OBSERVED,
     Kind,
-    ObservationPart,
+    PartLayout,
     WholeNumbers,
     box_values,
     kind_of_box,
@@ -59,7 +59,7 @@ class PlainObservations(ArrayValues):
         super().__init__(space, *box_values(space))
         self.n_inputs = self.n_statistics = self.size
         kind, dtype, columns = kind_of_box(space), native_dtype(space).name, slice(0, self.size)
-        self.parts = (ObservationPart("observation", "", kind, self.shape, dtype, self, columns),)
+        self.parts = (PartLayout("observation", "", kind, self.shape, dtype, self, columns),)
 
     def blank(self, count: int) -> NDArray[Any]:
         """Observations of zeros, ``[count, *shape]``, to try a network with."""
@@ -88,7 +88,7 @@ class PackedObservations:
 
     is_short = False
 
-    def __init__(self, parts: Sequence[ObservationPart], nest: Nest) -> None:
+    def __init__(self, parts: Sequence[PartLayout], nest: Nest) -> None:
         self._nest = nest
         self.rows, self.parts = _laid_out(parts)
         self._offsets = [_offsets(part) for part in self.parts]
@@ -199,10 +199,10 @@ def observations_of(agent: str, space: gymnasium.Space[Any], n_choices: int = 0)
     return PackedObservations(parts, nest)
 
 
-def _laid_out(parts: Sequence[ObservationPart]) -> tuple[PackedRows, tuple[ObservationPart, ...]]:
+def _laid_out(parts: Sequence[PartLayout]) -> tuple[PackedRows, tuple[PartLayout, ...]]:
     """The layout of a row, and the parts with their places in it."""
     has_images = any(part.kind == "image" for part in parts)
-    placed: dict[str, ObservationPart] = {}
+    placed: dict[str, PartLayout] = {}
     end = n_numbers = n_floats = n_vector = 0
     for kinds in _ORDER:
         if kinds == ("image",):
@@ -239,20 +239,20 @@ def _laid_out(parts: Sequence[ObservationPart]) -> tuple[PackedRows, tuple[Obser
     ), ordered
 
 
-def _offsets(part: ObservationPart) -> NDArray[np.int64] | None:
+def _offsets(part: PartLayout) -> NDArray[np.int64] | None:
     """What makes of each choice the place of its 1 in the vector that a network sees, ``[*shape]``."""
     if not part.counts:
         return None
     return _first_places(part).reshape(part.shape) - cast("WholeNumbers", part.values).low
 
 
-def _first_places(part: ObservationPart) -> NDArray[np.int64]:
+def _first_places(part: PartLayout) -> NDArray[np.int64]:
     """The place of the first choice of each of its numbers, ``[size]``."""
     return part.first + np.cumsum([0, *part.counts[:-1]], dtype=np.int64)
 
 
 def _write(
-    part: ObservationPart, offsets: NDArray[np.int64] | None, rows: NDArray[Any], column: Sequence[Any]
+    part: PartLayout, offsets: NDArray[np.int64] | None, rows: NDArray[Any], column: Sequence[Any]
 ) -> None:
     """Write the values of a part, checked, to its columns ``[B, size]``."""
     target = rows.reshape(len(rows), *part.shape)  # a view, as one axis becomes several

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stoker.agents.observation_parts import ObservationPart
+from stoker.agents.observation_parts import PartLayout
 from stoker.agents.observations import PackedObservations
 from stoker.agents.packed_rows import PackedRows
 
@@ -124,7 +124,7 @@ class UnpackedLayout:
         return rows.named
 
 
-def _column(part: ObservationPart, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _column(part: PartLayout, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A part as the items of a row, and as a user's network gets it."""
     flat = value.reshape(-1, part.size)
     if not part.counts:

@@ -100,6 +100,14 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe without a writer would block forever
 
 
+def _open_file(path: str, flags: int) -> int:
+    descriptor = _open_at_once(path, flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a file")
+    return descriptor
+
+
 def read_tail(path: Path, most_bytes: int) -> tuple[int, bytes]:
     """The last bytes of a file, at most that many, and the offset where they begin; none where no file is.
 
@@ -127,7 +135,7 @@ def open_to_read(path: Path) -> Generator[IO[bytes]]:
         OSError: It is missing, is not a file, or the disk cannot give its content.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_file) as file:
             yield file
     except OSError as error:
         if isinstance(error, StokerError) or error.errno in _OF_THE_FILE:

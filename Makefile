@@ -12,7 +12,7 @@ DEV    := $(VENV)/.for-development
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format documents mutants learning faults bench bench-quick wheel clean
+.PHONY: help train test lint format documents docs docs-serve mutants learning faults bench bench-quick wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,15 @@ documents: $(TRAIN) ## Write the documents of the service's API anew from its me
 mutants: $(TEST) ## Put faults into a copy of the source and see that tests notice each (long)
 	$(BIN)/python tests/mutants/run.py
 
+docs: $(TRAIN) ## Build the site of docs/ in site/; a broken link fails
+	@$(PIP) -e '.[docs]'
+	$(BIN)/python docs/build.py gather
+	$(BIN)/zensical build --clean --strict
+	$(BIN)/python docs/build.py check
+
+docs-serve: docs ## Show the site at http://127.0.0.1:8080
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site 8080
+
 learning: $(TEST) ## Train the presets over their seeds and hold the scores to their targets (long)
 	$(BIN)/python -m pytest -m learning --timeout 3600 -s
 
@@ -79,4 +88,4 @@ wheel: ## Build the wheel, install it alone in an empty environment, and train w
 	cd build/wheel && venv/bin/stoker train CartPole-v1 -n 2000 && venv/bin/stoker verify runs/CartPole-v1
 
 clean: ## Remove what the other targets made, except runs
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis dist build site

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
+import re
 import types
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 import stoker
+from stoker.settings import Settings
 
 SRC = Path(stoker.__file__).parent
 
@@ -98,6 +101,30 @@ def undocumented(value: Any, name: str) -> list[str]:
 def test_every_name_handed_on_is_documented() -> None:
     named = [(module, name) for module in map(importlib.import_module, PACKAGES) for name in module.__all__]
     assert [gap for module, name in named for gap in undocumented(getattr(module, name), name)] == []
+
+
+def described_fields(kind: type) -> set[str]:
+    """The fields that a class or a base of it describes: in its docstring, or in one below the field."""
+    found: set[str] = set()
+    for base in (base for base in kind.__mro__ if base.__module__.startswith("stoker.")):
+        found |= set(re.findall(r"^ +(\w+):", base.__doc__ or "", re.MULTILINE))
+        (tree,) = ast.parse(inspect.getsource(base)).body
+        assert isinstance(tree, ast.ClassDef)
+        for field, below in itertools.pairwise(tree.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+                found.add(ast.unparse(field.target))
+    return found
+
+
+def test_every_public_setting_is_described() -> None:
+    named = [
+        getattr(module, name) for module in map(importlib.import_module, PACKAGES) for name in module.__all__
+    ]
+    kinds = {kind for kind in named if isinstance(kind, type) and issubclass(kind, Settings)}
+    assert len(kinds) > 10
+    assert {kind: set(kind.__struct_fields__) - described_fields(kind) for kind in kinds} == {
+        kind: set() for kind in kinds
+    }
 
 
 def test_a_gap_is_found() -> None:

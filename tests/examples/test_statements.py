@@ -192,20 +192,6 @@ def test_names_of_gymnasium_are_gymnasiums(name: str) -> None:
     assert hasattr(gymnasium.vector, name) or hasattr(gymnasium.wrappers, name)
 
 
-def test_the_sync_session_lacks_what_the_api_page_says() -> None:
-    page = (ROOT / "docs/api.md").read_text()
-    sentence = page.split("has all of these but ")[1].split(";")[0]
-
-    def public(kind: type) -> set[str]:
-        return {name for name in dir(kind) if not name.startswith("_")}
-
-    lacking = public(stoker.TrainingSession) - public(stoker.SyncTrainingSession)
-    assert set(re.findall(r"`(\w+)`", sentence)) == lacking - {
-        "engine",
-        "require_open",
-    }  # for the house alone
-
-
 def blocks(page: str, language: str) -> list[str]:
     return [code for tag, code in FENCE.findall((ROOT / "docs" / page).read_text()) if tag == language]
 

@@ -227,7 +227,11 @@ class StopRule(Protocol):
 
 
 class StopAtReward(Settings, frozen=True):
-    """Ends a training whose mean reward reaches a goal."""
+    """Ends a training when the mean reward of an evaluation reaches a goal.
+
+    Attributes:
+        reward: the goal.
+    """
 
     reward: Finite
 

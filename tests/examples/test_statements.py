@@ -40,7 +40,13 @@ PLACEHOLDERS |= {
     "SOURCE": OF_A_RUN,
 }
 OF_GYMNASIUM = {"AsyncVectorEnv", "AtariPreprocessing", "AutoresetMode", "RecordVideo", "SyncVectorEnv"}
-NOT_OURS = OF_GYMNASIUM | {"CancelledError", "CartPole", "CombinedExtractor", "TaskGroup"}
+NOT_OURS = OF_GYMNASIUM | {
+    "CancelledError",
+    "CartPole",
+    "CheckpointCallback",
+    "CombinedExtractor",
+    "TaskGroup",
+}
 NOT_OURS |= {
     "ETag",
     "HTTPRequest",

@@ -12,7 +12,7 @@ DEV    := $(VENV)/.for-development
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format documents docs docs-serve mutants learning faults bench bench-quick wheel clean
+.PHONY: help train test lint format documents docs docs-serve mutants learning faults bench bench-quick dist wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -79,6 +79,12 @@ bench: $(TEST) ## Measure stoker beside its peers and print the ratios
 bench-quick: $(TEST) ## Print the ratios that matter most, in a minute
 	@$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks observe act slow_envs calm_loop --quick
+
+dist: ## Build the wheel and the sdist of the newest commit, twice, and check them
+	@test -x build/release/bin/python || $(PYTHON) -m venv build/release
+	@build/release/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt \
+	  build check-wheel-contents hatchling twine
+	build/release/bin/python tests/release/artifacts.py
 
 wheel: ## Build the wheel, install it alone in an empty environment, and train with it
 	rm -rf build/wheel

@@ -86,12 +86,14 @@ dist: ## Build the wheel and the sdist of the newest commit, twice, and check th
 	  build check-wheel-contents hatchling twine
 	build/release/bin/python tests/release/artifacts.py
 
-wheel: ## Build the wheel, install it alone in an empty environment, and train with it
+wheel: ## Install the wheel in an empty environment of $(PYTHON), and use it as a stranger does
 	rm -rf build/wheel
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	build/wheel/venv/bin/python -m pip install --quiet --no-compile -c constraints.txt build/wheel/*.whl
-	cd build/wheel && venv/bin/stoker train CartPole-v1 -n 2000 && venv/bin/stoker verify runs/CartPole-v1
+	cd build/wheel && venv/bin/python -m pip install --quiet --no-compile -c ../../constraints.txt \
+	  "$$(ls stoker-*.whl)[service]"
+	build/wheel/venv/bin/python -m pip check
+	cd build/wheel && venv/bin/python -P ../../tests/release/installed.py
 
 clean: ## Remove what the other targets made, except runs
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis dist build site

@@ -1,8 +1,8 @@
-"""Build the release's wheel and sdist from the newest commit into dist/, and check what strangers rely on (make dist).
+"""Build the wheel and sdist of the newest commit into dist/, and check what strangers rely on (make dist).
 
-Two clones at different paths, with other file times, another umask, time zone and hash seed, give the same bytes; the
-sdist alone builds the same wheel; the wheel holds the files of src/stoker that the commit has, the licenses and nothing
-else; its metadata render on an index.
+Two clones at different paths, with other file times, another umask, time zone and hash seed, give the same
+bytes; the sdist alone builds the same wheel; the wheel holds the files of src/stoker that the commit has, the
+licenses and nothing else; an index can render its metadata.
 """
 
 from __future__ import annotations
@@ -57,9 +57,8 @@ def check_wheel(wheel: Path, tracked: list[str]) -> None:
         holds = set(archive.namelist())
     expected = {*metadata, *licenses, *package}
     if holds != expected or not holds >= MUST_HAVE:
-        raise SystemExit(
-            f"{wheel.name}: unexpected: {sorted(holds - expected)}; missing: {sorted((expected | MUST_HAVE) - holds)}"
-        )
+        missing = sorted((expected | MUST_HAVE) - holds)
+        raise SystemExit(f"{wheel.name}: unexpected: {sorted(holds - expected)}; missing: {missing}")
 
 
 def check_sdist(sdist: Path, tracked: list[str]) -> None:
@@ -85,9 +84,7 @@ def main() -> None:
         for path in clones[1].rglob("*"):
             os.utime(path, (10**9, 10**9))
         first = build(clones[0], Path(name) / "a", epoch)
-        second = build(
-            clones[1], Path(name) / "b", epoch, umask=0o077, TZ="Asia/Kolkata", PYTHONHASHSEED="7"
-        )
+        second = build(clones[1], Path(name) / "b", epoch, umask=0o077, TZ="Asia/Kolkata", PYTHONHASHSEED="7")
         direct = build(clones[1], Path(name) / "c", epoch, "--wheel")
         for again in (second, direct):
             if not digests(again).items() <= digests(first).items():

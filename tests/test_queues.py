@@ -32,12 +32,37 @@ async def test_take_waits_for_the_first_item() -> None:
     async def consume() -> None:
         taken.append(await queue.take())
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(consume)
-        await wait_all_tasks_blocked()
-        assert taken == []
-        await queue.put(7)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(consume)
+            await wait_all_tasks_blocked()
+            assert taken == []
+            await queue.put(7)
     assert taken == [[7]]
+
+
+def test_items_that_go_in_together_use_up_the_room() -> None:
+    queue = BatchQueue[int](8)
+    assert queue.offer_together(range(6))
+    assert [queue.offer(item) for item in (6, 7, 8)] == [True, True, False]
+    assert queue.take_now() == list(range(8))
+
+
+async def test_each_take_wakes_a_few_of_the_waiting_producers_at_first() -> None:
+    queue = BatchQueue[int](64)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as producers:
+            for number in range(200):
+                producers.start_soon(queue.put, number)
+            for n_before, n_left in ((136, 128), (72, 64)):
+                await wait_all_tasks_blocked()
+                assert queue.n_waiting == n_before
+                assert len(await queue.take()) == 64
+                assert queue.n_waiting == n_left, "eight are called, and these call the next ones"
+            await wait_all_tasks_blocked()
+            n_taken = 128
+            while n_taken < 200:
+                n_taken += len(await queue.take())
 
 
 async def test_places_in_a_full_queue_go_to_those_who_waited_longest() -> None:
@@ -60,6 +85,26 @@ async def test_places_in_a_full_queue_go_to_those_who_waited_longest() -> None:
         assert sorted(done) == [0, 1, 2, 3]
         assert sorted(await queue.take()) == [2, 3], "woken together, they enter in any order"
         assert await queue.take() == [4]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio runs tasks that are woken together in any order
+async def test_a_producer_that_was_called_and_found_no_room_keeps_its_place() -> None:
+    queue: BatchQueue[str] = BatchQueue(2, size_of=len)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for item in ("1", "2", "too long for the room", "b", "c", "d", "e"):
+                tasks.start_soon(queue.put, item, len(item))
+                await wait_all_tasks_blocked()
+            assert await queue.take() == [
+                "1",
+                "2",
+            ]  # calls the next two, of which the first takes all the room
+            await wait_all_tasks_blocked()
+            assert await queue.take() == ["too long for the room"]
+            await wait_all_tasks_blocked()
+            assert await queue.take() == ["b", "c"]
+            await wait_all_tasks_blocked()
+            assert await queue.take() == ["d", "e"]
 
 
 async def test_a_producer_that_never_suspends_lets_others_run() -> None:
@@ -127,11 +172,12 @@ async def test_close_refuses_new_items_and_gives_out_the_old() -> None:
         except LookupError as error:
             errors.append(error)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(wait_for_room)
-        tasks.start_soon(wait_for_room)
-        await wait_all_tasks_blocked()
-        queue.close(lambda: LookupError("gone"))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_for_room)
+            tasks.start_soon(wait_for_room)
+            await wait_all_tasks_blocked()
+            queue.close(lambda: LookupError("gone"))
     assert len(errors) == 2
     assert errors[0] is not errors[1], "each waiter gets its own exception"
     with pytest.raises(LookupError, match="gone"):
@@ -177,7 +223,7 @@ async def test_a_consumer_that_wants_more_is_hurried_or_closed() -> None:
                     await result
         return taken.pop()
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(10):
         assert await consumed(lambda: queue.put("a"), queue.hurry) == ["a"], "before it has seen the item"
         assert await consumed(lambda: queue.put("b"), wait_all_tasks_blocked, queue.hurry) == ["b"]
         assert await consumed(queue.hurry, lambda: queue.put("c")) == ["c"]
@@ -215,10 +261,11 @@ async def test_close_ends_a_waiting_consumer() -> None:
         assert await queue.take() == []
         ended = True
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(consume)
-        await wait_all_tasks_blocked()
-        queue.close()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(consume)
+            await wait_all_tasks_blocked()
+            queue.close()
     assert ended
 
 

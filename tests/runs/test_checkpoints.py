@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from power_cuts import Disk, PowerCuts
 from stoker import CheckpointCorrupt, CheckpointNotFound, ConfigError, TrainingRun, WriteFailed
 from stoker.runs import Retention
-from stoker.writer import files, load_checkpoint, publish_checkpoint
+from stoker.writer import files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
 pytestmark = pytest.mark.anyio
 STEPS = [5, 9, 10, 100, 99, 1000]
@@ -105,6 +106,35 @@ async def test_a_checkpoint_that_cannot_be_removed_does_not_stop_the_pruning(run
     assert await run.prune_checkpoints(1) == [9, 10, 99, 100]
     assert run.checkpoint_steps() == [1000]
     assert run.checkpoint_path(5).is_dir()
+
+
+async def test_a_power_cut_at_any_time_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await TrainingRun.create("x", root=tmp_path)
+    run.acquire()
+    retention = Retention(last=1)
+    run.publish_step({"step": 1}, 1, retention)
+    cuts = PowerCuts(run.checkpoints_directory, monkeypatch)
+    found = tmp_path / "found.pt"
+    n_cuts = 0
+
+    def one_is_whole(disk: Disk) -> None:
+        nonlocal n_cuts
+        n_cuts += 1
+        for name in ("step_1.pt", "step_2.pt"):
+            if content := disk.read(run.checkpoints_directory / name):
+                found.write_bytes(content)
+                verify_checkpoint(found)
+                return
+        pytest.fail("neither the old checkpoint is there nor the new one")
+
+    cuts.at_each = one_is_whole
+    run.publish_step({"step": 2}, 2, retention)
+    cuts.close()
+    assert n_cuts
+    assert newest(run) == {"step": 2}
+    assert run.checkpoint_steps() == [2]
 
 
 async def test_latest_is_a_second_name_of_what_was_published_last(run: TrainingRun) -> None:

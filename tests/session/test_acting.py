@@ -406,6 +406,7 @@ async def test_an_old_copy_is_refused_where_the_newest_policy_would_do() -> None
     pace = learner.pace(2)
     assert not await pace.begin("a", 40)
     assert await pace.begin("a", 48)
+    assert not pace.allows(), "if another transition comes first, that of version 48 lags by three"
 
 
 async def test_an_action_in_flight_holds_the_others_until_its_outcome_has_come() -> None:

@@ -17,6 +17,8 @@ from stoker import (
     EpisodeStatus,
     Experience,
     InvalidAgentState,
+    RunLocked,
+    SessionError,
     SessionFailed,
     TrainingRun,
     TrainingSession,
@@ -187,9 +189,10 @@ async def test_a_learner_that_does_not_move_is_given_up(tmp_path: Path) -> None:
             release.wait(30)
 
     run = await TrainingRun.create("stuck", root=tmp_path)
+    agent = Stuck()
 
     async def body() -> None:
-        async with TrainingSession(Stuck(), run, stall_timeout_s=0.2) as session:
+        async with TrainingSession(agent, run, stall_timeout_s=0.2) as session:
             await session.on_episode(1.0, 1, EpisodeStatus.TERMINATED)
             await session.observe(step(0))
 
@@ -199,6 +202,11 @@ async def test_a_learner_that_does_not_move_is_given_up(tmp_path: Path) -> None:
             pytest.raises(SessionFailed, match=r"agent failed.*not moved for 0.2"),
         ):
             await body()
+        # The call that was given up may still change the agent, and what it learned may still be written.
+        with pytest.raises(RunLocked, match="abandoned"):
+            await TrainingSession(FakeAgent(), run).open()
+        with pytest.raises(SessionError, match="in another open session"):
+            await TrainingSession(agent).open()
     finally:
         release.set()
 

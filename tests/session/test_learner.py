@@ -227,6 +227,24 @@ def test_each_period_fires_at_exactly_its_multiples(
     assert due == (list(range(eval_freq, 101, eval_freq)) if eval_freq else [])
 
 
+def test_policies_are_published_while_nothing_is_learned() -> None:
+    """Exploration goes by environment steps: during the warm-up, too."""
+
+    class Exploring(FakeAgent):
+        published_at = 0
+
+        def publish(self, policy: Any) -> None:
+            self.published_at = self.total_steps
+
+    agent = Exploring()
+    learner = Learner(agent, SessionConfig(warmup_period=1000), StatsTracker(), None)
+    learner.begin()
+    for n_steps in (3, 8):
+        learner.process([transition(k) for k in range(agent.total_steps, n_steps)])
+        assert agent.published_at == n_steps
+    assert not agent.learned_at
+
+
 def test_the_final_checkpoint_is_not_written_twice(run: TrainingRun) -> None:
     learner = learner_with(FakeAgent(), run, checkpoint_freq=10)
     processed(learner, [transition(k) for k in range(10)])

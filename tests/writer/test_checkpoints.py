@@ -20,7 +20,8 @@ import torch
 from hypothesis import example, given, strategies as st
 
 import launching
-from stoker.errors import CheckpointCorrupt, CheckpointNotFound, WriteFailed
+from obstacles import few_files_left, memory_left
+from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunBroken, WriteFailed
 from stoker.writer import files, load_checkpoint, publish_checkpoint, stage, verify_checkpoint
 
 
@@ -150,6 +151,23 @@ def test_a_directory_or_another_object_is_no_checkpoint(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "x.pt")
     with pytest.raises(CheckpointCorrupt, match="holds a list, not a dict"):
         load_checkpoint(tmp_path / "list.pt")
+
+
+@pytest.mark.parametrize("look", [load_checkpoint, verify_checkpoint])
+def test_where_no_file_can_be_opened_a_whole_checkpoint_is_not_damaged(
+    tmp_path: Path, look: Callable[[Path], Any]
+) -> None:
+    """A resume sets damaged ones aside."""
+    publish_checkpoint({"a": 1}, tmp_path / "x.pt")
+    with few_files_left(0), pytest.raises(RunBroken, match=r"x\.pt: cannot be read: Too many open files"):
+        look(tmp_path / "x.pt")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a process can be kept from memory")
+def test_where_memory_is_short_a_whole_checkpoint_is_not_damaged(tmp_path: Path) -> None:
+    publish_checkpoint({"a": torch.zeros(12_000_000)}, tmp_path / "x.pt")
+    with memory_left(20_000_000), pytest.raises(MemoryError, match=r"x\.pt"):
+        load_checkpoint(tmp_path / "x.pt")
 
 
 def test_nothing_is_unpickled(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_a_link_to_what_has_the_name_already_leaves_nothing_beside(tmp_path: Pat
     for _ in range(2):
         files.link_atomically(tmp_path / "a", tmp_path / "latest")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a", "latest"]
+
+
+def test_where_no_link_can_be_had_the_second_name_is_that_of_a_copy(tmp_path: Path) -> None:
+    """On another file system, as on one without hard links."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as elsewhere:
+        source = Path(elsewhere) / "a"
+        source.write_bytes(b"a" * 3_000_000)
+        (tmp_path / "latest").write_bytes(b"b")
+        files.link_atomically(source, tmp_path / "latest")
+    assert (tmp_path / "latest").read_bytes() == b"a" * 3_000_000
+    assert [entry.name for entry in tmp_path.iterdir()] == ["latest"]
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,41 @@ async def test_many_bytes_make_the_caller_wait_until_they_are_written(tmp_path: 
     assert data.path.stat().st_size == 120 << 20
 
 
+async def test_a_caller_that_is_cancelled_while_it_waits_for_room_takes_none(tmp_path: Path) -> None:
+    data = AppendLog(tmp_path / "journal")
+    writer = Writer(sync_interval_s=NEVER_S)
+    piece = b"x" * (64 << 20)
+    await writer.append_data(data, piece)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(writer.append_data, data, piece)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(writer.run)
+            await flush(writer)
+            await writer.append_data(data, b"y")
+            writer.close()
+    assert data.path.stat().st_size == (64 << 20) + 1
+
+
+async def test_a_caller_that_is_cancelled_while_it_waits_to_submit_takes_no_place() -> None:
+    gate, ran = Gate(), Reply[None]()
+    async with running() as writer:
+        await writer.submit(gate)
+        for _ in range(31):
+            await writer.submit(int)  # type: ignore[arg-type]
+        async with anyio.create_task_group() as tasks:
+            for _ in range(32):
+                tasks.start_soon(writer.submit, int)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        gate.release.set()
+        await writer.submit(int, ran)  # type: ignore[arg-type]
+        await ran.wait()
+
+
 async def test_who_waits_for_room_is_told_when_the_writer_ends(tmp_path: Path) -> None:
     data = AppendLog(Path("/dev/full"))
     writer = Writer()

@@ -52,6 +52,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointNotFound: There is no such file.
         CheckpointCorrupt: It is not a whole checkpoint.
         RunBroken: The system refuses to read it.
+        MemoryError: There is no room for it in memory.
     """
     import torch
 
@@ -88,6 +89,8 @@ def _verified(path: Path) -> Generator[IO[bytes]]:
         raise CheckpointCorrupt(path, error.strerror or str(error)) from error
     except Exception as error:  # torch's reader raises errors of many classes
         reason = str(error).partition("\n")[0]
+        if "DefaultCPUAllocator" in reason:  # torch has no MemoryError for it
+            raise MemoryError(f"{path}: {reason}") from error
         raise CheckpointCorrupt(path, f"{type(error).__name__}: {reason}") from error
 
 

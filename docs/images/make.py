@@ -17,6 +17,7 @@ import tempfile
 import termios
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
@@ -64,9 +65,10 @@ def trainings(cwd: str) -> None:
 
 
 def curve(cwd: str) -> None:
-    """``curve.png``: the seeds of each agent as a mean with its 95 % interval."""
-    words = ("plot", "runs/cartpole", "--group-by", "version", "-o", str(HERE / "curve.png"))
-    subprocess.run((*STOKER, *words, "--title", "CartPole-v1, five seeds each"), cwd=cwd, check=True)
+    """``curve.png``: the seeds of each agent as an interquartile mean with its 95 % interval."""
+    words = ("plot", "runs/cartpole", "--statistic", "iqm", "-o", str(HERE / "curve.png"))
+    subprocess.run((*STOKER, *words), cwd=cwd, check=True)
+    smaller(HERE / "curve.png")
 
 
 def dashboard(cwd: str) -> None:
@@ -74,17 +76,27 @@ def dashboard(cwd: str) -> None:
     words = (*STOKER, "dash", "runs/cartpole", "--port", "0")
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(words, cwd=cwd, **output) as server, sync_playwright() as playwright:
-        assert server.stdout is not None
-        address = next(match[0] for line in server.stdout if (match := re.search(r"http://[\d.:]+/?", line)))
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1200, "height": 760})
-        page.goto(address)
-        page.get_by_role("link", name=re.compile("cartpole")).first.click()
-        page.wait_for_selector("canvas")
-        page.wait_for_load_state("load")
-        page.screenshot(path=HERE / "dashboard.png")
-        browser.close()
-        server.terminate()
+        try:
+            assert server.stdout is not None
+            address = next(
+                match[0] for line in server.stdout if (match := re.search(r"http://[\d.:]+", line))
+            )
+            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1200, "height": 730})
+            page.goto(address)
+            page.locator(".row.run", has_text="dqn").filter(has_text="seed 2").locator(".name").click()
+            page.locator("[aria-label*='evaluation at last']").first.wait_for()
+            page.screenshot(path=HERE / "dashboard.png")
+            browser.close()
+        finally:
+            server.terminate()
+    smaller(HERE / "dashboard.png")
+
+
+def smaller(picture: Path) -> None:
+    """Keep 128 colors."""
+    with Image.open(picture) as image:
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

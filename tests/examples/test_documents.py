@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 import launching
 import stoker
-from stoker.cli import main as command_line
 from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.runs.events import KINDS, EventRow
 
@@ -44,19 +39,7 @@ PYTHON = [
     pytest.param(page, number, id=f"{page.stem}-{number}")
     for page in PAGES
     for number in range(len(blocks(page, "python")))
-    if (page.stem, number) != ("README", 0)
 ]
-
-
-@pytest.fixture(scope="module")
-def first_example(
-    tmp_path_factory: pytest.TempPathFactory, run_python_in: Callable[[str, Path], str]
-) -> Path:
-    """The directory in which the README's first example has run; its prints are checked, too."""
-    directory = tmp_path_factory.mktemp("readme")
-    code = blocks(ROOT / "README.md", "python")[0].replace(LONG, SHORT)
-    check_prints(code, run_python_in(code, directory))
-    return directory
 
 
 def check_prints(code: str, printed: str) -> None:
@@ -70,48 +53,6 @@ def test_its_code_runs_as_it_stands_and_prints_what_it_says(
 ) -> None:
     code = blocks(page, "python")[number].replace(LONG, SHORT)
     check_prints(code, run_python(code))
-
-
-def test_the_readme_has_a_short_example_first_and_each_of_the_ways_in() -> None:
-    codes = blocks(ROOT / "README.md", "python")
-    assert len(codes[0].splitlines()) <= 15
-    assert all(LONG in code for code in codes)
-    for code, way_in in zip(
-        codes, ["run_actors(", "await session.observe(", "SyncTrainingSession(", "Trainer("], strict=True
-    ):
-        assert way_in in code
-
-
-@pytest.mark.skipif(shutil.which("jq") is None, reason="the README's one-liners use jq")
-def test_the_one_liners_read_the_run_that_the_example_made(first_example: Path) -> None:
-    script = next(code for code in blocks(ROOT / "README.md", "sh") if "jq" in code)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=first_example,
-        env={"PATH": path},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert '"total_steps": 400' in done.stdout
-    assert done.stdout.splitlines()[-1] == "400"
-    assert done.stderr == ""
-
-
-def test_the_tree_in_the_documents_is_the_one_on_disk(
-    first_example: Path, run_on_disk: Callable[..., Any]
-) -> None:
-    directory = run_on_disk(first_example / "runs").directory
-    tree = section(ROOT / "README.md", "The run directory")
-    written = {path.name for path in directory.rglob("*") if path.is_file() and path.name[0] != "."}
-    journal = "0001-000000000000.journal"
-    rows = {"train_episodes.jsonl", "events.jsonl"}
-    assert written == {"metadata.json", *rows, "step_400.pt", "latest.pt", journal}
-    for name in written:
-        assert name.replace("_400", "_<N>").replace("0001-000000000000", "<attempt>-<first event>") in tree
-    assert directory.relative_to(first_example).parts[:3] == ("runs", "cartpole", "v1")
 
 
 @pytest.mark.parametrize(
@@ -207,43 +148,6 @@ def test_the_examples_of_environments_run_on_the_command_line(
         assert done.returncode == 0, done.stderr
         assert "Done: 64 steps" in done.stdout
     assert len(list(tmp_path.glob("runs/*/*/*"))) == len(commands)
-
-
-def test_the_readme_knows_every_command() -> None:
-    text = section(ROOT / "README.md", "The command line")
-    assert re.findall(r"^\| `stoker ((?:data )?\w+)", text, re.MULTILINE) == list(command_line.COMMANDS)
-
-
-def test_the_flags_in_the_readme_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = set(re.findall(r"`(--?[a-z-]+)", section(ROOT / "README.md", "The command line")))
-    for command in ("train", "resume", "replay", "ls", "plot", "dash"):
-        with pytest.raises(SystemExit):
-            command_line.main([command, "--help"])
-    known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", capsys.readouterr().out))
-    assert flags <= known
-    assert len(flags) > 15
-
-
-def test_the_defaults_in_the_readme_are_those_of_the_config() -> None:
-    rows = re.findall(
-        r"^\| (`--.*?|`-n.*?) \| .*? \| (.*?) \|$",
-        section(ROOT / "README.md", "The command line"),
-        re.MULTILINE,
-    )
-    said = {
-        flag.replace("-", "_"): default
-        for flags, defaults in rows
-        for flag, default in zip(re.findall(r"`--([a-z-]+)`", flags), defaults.split(", "), strict=False)
-    }
-    config = stoker.TrainConfig(env="CartPole-v1")
-    shared = said.keys() & set(config.__struct_fields__) - {
-        "agent",
-        "learning_rate",
-    }  # which depend on others
-    assert len(shared) == 31
-    for name in shared:
-        value = getattr(config, name)
-        assert said[name] == ("none" if value is None else str(value)), name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

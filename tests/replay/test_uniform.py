@@ -549,7 +549,7 @@ def test_unfit_capacities_are_refused(capacity: int) -> None:
 @pytest.mark.parametrize("capacity", [10**15, 10**30], ids=["beyond all memory", "beyond all addresses"])
 def test_a_capacity_that_no_memory_has_is_refused(capacity: int) -> None:
     with pytest.raises(
-        ConfigError, match=f"take {32 * capacity:,} bytes.*lower the capacity, or .*memory_map"
+        ConfigError, match=f"take {32 * capacity:,} bytes.*lower buffer_size .*, or .*memory_map"
     ):
         UniformReplay(capacity, (2,))
 

@@ -213,9 +213,11 @@ def allocated_rows(
         try:
             return layout.allocate(n_rows, device)
         except (MemoryError, ValueError) as error:  # ValueError: more than an address can say
+            n_fit = _memory_bytes() // 2 // layout.row_bytes
             raise ConfigError(
-                f"{n_rows:,} transitions take {n_bytes:,} bytes, which this machine does not give: lower the "
-                "capacity, or give memory_map a directory on a disk that has them"
+                f"{n_rows:,} transitions take {n_bytes:,} bytes, which this machine does not give: lower "
+                f"buffer_size (half of its memory holds {n_fit:,}), or give memory_map a directory on a disk "
+                "that has them"
             ) from error
     if device.type != "cpu":
         raise ConfigError(
@@ -229,20 +231,24 @@ def allocated_rows(
         free = shutil.disk_usage(directory).free
         if n_bytes > free:
             raise ConfigError(
-                f"memory_map {directory} is too small: {needed}, {free:,} are free: lower the capacity or "
-                "name another directory"
+                f"memory_map {directory} is too small: {needed}, {free:,} are free: lower buffer_size "
+                "or name another directory"
             )
         with tempfile.TemporaryFile(dir=directory) as file:
             _reserve(file.fileno(), n_bytes)
             mapping = mmap.mmap(file.fileno(), n_bytes)  # keeps the file when this descriptor is closed
     except OSError as error:
         raise ConfigError(
-            f"memory_map {directory} cannot be used ({error.strerror}): {needed}; lower the capacity or name "
+            f"memory_map {directory} cannot be used ({error.strerror}): {needed}; lower buffer_size or name "
             "another directory"
         ) from error
     if hasattr(mmap, "MADV_RANDOM"):
         mapping.madvise(mmap.MADV_RANDOM)  # rows are drawn at random: their neighbors need not be read too
     return from_numpy(np.frombuffer(mapping, np.int64)).view(n_rows, layout.row_words)
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _reserve(file: int, n_bytes: int) -> None:

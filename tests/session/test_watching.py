@@ -353,6 +353,16 @@ async def test_a_silent_task_of_the_user_ends_the_session() -> None:
     assert type(caught.value.__cause__) is Stalled
 
 
+async def test_nobody_is_silent_once_nothing_more_is_accepted() -> None:
+    async with TrainingSession(
+        FakeAgent(), max_steps=1, actor_timeout_s=0.1, on_silent_actor="fail"
+    ) as session:
+        await session.observe(step(0, "robot"))
+        with anyio.move_on_after(0.5):  # the last evaluation takes its time
+            await session.next_policy(after=10)
+        assert session.health().silent == ()
+
+
 SILENT: dict[str, Any] = {"actor_timeout_s": 0.1, "on_silent_actor": "fail", "stall_timeout_s": 60.0}
 
 

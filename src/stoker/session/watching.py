@@ -157,7 +157,12 @@ def stuck_line(health: Callable[[], Health], *, loop_turns: bool = True) -> str:
 def silent_actors(
     parts: Parts, now: float, at_least_s: float = _LEAST_S, left_out: Collection[ActorId] = ()
 ) -> tuple[SilentActor, ...]:
-    """Actors in an episode that wait for nothing of the session, the longest silent first."""
+    """Actors in an episode that wait for nothing of the session, the longest silent first.
+
+    None once nothing more is accepted: evaluations may still take long.
+    """
+    if parts.intake.is_full:
+        return ()
     learner, waited_at = parts.learner, parts.waited_at
     skipped = parts.intake.waiting().union(left_out)
     if parts.config.lockstep:  # actors that take turns wait for each other

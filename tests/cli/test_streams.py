@@ -103,3 +103,11 @@ def test_a_reader_that_leaves_early_is_not_an_error(trained: Any) -> None:
     )  # fmt: skip
     os.close(theirs)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_current_directory_that_was_removed_is_one_line(tmp_path: Path) -> None:
+    script = 'cd "$1" && rmdir "$1" && exec "$0" -m stoker ls'
+    command = ["bash", "-c", script, sys.executable, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "stoker: error: the current directory was removed: change to one that exists\n"

@@ -66,19 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             steady (see ``stoker.cli.streams``).
     """
     if argv is not None:
-        return _run(list(argv))
-    if not sys.flags.safe_path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: agents and environments may be there
+        return ended(lambda: _dispatch(list(argv)))
     output = steady_streams()
     try:
-        code = _run(sys.argv[1:])
+        code = ended(_dispatch_here)
     except SystemExit as leaving:  # after --help
         code = int(leaving.code or 0)
     return output.checked(code)
 
 
-def _run(args: list[str]) -> int:
-    return ended(lambda: _dispatch(args))
+def _dispatch_here() -> int:
+    """Run this process's command line; modules of users are found in the current directory."""
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:
+        raise ConfigError("the current directory was removed: change to one that exists") from None
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: agents and environments may be there
+    return _dispatch(sys.argv[1:])
 
 
 def ended(work: Callable[[], int]) -> int:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 RUNS = (ROOT / "docs" / "runs.md").read_text()
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-NUMBER = r"(?<![\w.-])\d[\d,]*(?:\.\d+)?"
+NUMBER = r"(?<![\w.,-])\d+(?:,\d{3})*(?:\.\d+)?"
 
 
 class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +90,17 @@ def test_each_number_in_its_tables_belongs_to_a_claim() -> None:
         for text in claimed:
             rest = rest.replace(text, "")
         assert not re.findall(NUMBER, rest), row
+
+
+def test_the_numbers_of_the_comparison_are_those_of_the_benchmarks() -> None:
+    page = (ROOT / "docs" / "comparison.md").read_text()
+    rows = [
+        line for line in page.split("\n## Numbers\n")[1].split("\n## ")[0].splitlines() if line[:2] == "| "
+    ]
+    assert len(rows) > 15
+    known = set(re.findall(NUMBER, (ROOT / "benchmarks" / "README.md").read_text()))
+    for row in rows:
+        assert set(re.findall(NUMBER, row)) <= known, row
 
 
 @pytest.fixture(scope="module")

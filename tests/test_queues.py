@@ -107,6 +107,34 @@ async def test_a_producer_that_was_called_and_found_no_room_keeps_its_place() ->
             assert await queue.take() == ["d", "e"]
 
 
+async def test_items_that_are_put_one_by_one_keep_their_sizes() -> None:
+    queue: BatchQueue[str] = BatchQueue(4, size_of=len)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(queue.put_many, ["of a size beyond the capacity", "b"])
+            await wait_all_tasks_blocked()
+            assert (len(queue), queue.n_waiting) == (29, 1)
+            assert await queue.take() == ["of a size beyond the capacity"]
+    assert queue.take_now() == ["b"]
+
+
+async def test_room_is_given_to_producers_once_though_the_consumer_takes_again_before_they_run() -> None:
+    queue = BatchQueue[int](2)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for number in range(6):
+                tasks.start_soon(queue.put, number)
+                await wait_all_tasks_blocked()
+            assert queue.take_now() == [0, 1]
+            for _ in range(2):
+                queue.refill()
+                assert queue.n_waiting == 2, "two are called: there is room for two"
+            await wait_all_tasks_blocked()
+            assert sorted(await queue.take()) == [2, 3]
+            await wait_all_tasks_blocked()
+            assert sorted(queue.take_now()) == [4, 5]
+
+
 async def test_a_producer_that_never_suspends_lets_others_run() -> None:
     queue = BatchQueue[int](10_000, yield_every=16)
     turns = 0

@@ -122,6 +122,46 @@ def test_rows_come_back_as_they_were(tmp_path_factory: Any, history: Any) -> Non
     assert events_in(path) == expected
 
 
+@pytest.mark.parametrize(
+    ("ends", "versions"),
+    [
+        ({2: TRUNCATED}, None),
+        ({2: TERMINATED}, None),
+        ({0: TERMINATED, 6: TRUNCATED}, None),
+        ({}, [7] * 7),
+        ({}, [7, 7, 8, 7, 7, 7, 7]),
+        ({}, [7, 8, 7, 8, 7, 8, 7]),
+    ],
+)
+def test_what_few_batches_hold_comes_back(tmp_path: Path, ends: Any, versions: list[int] | None) -> None:
+    here, there = np.zeros(2, np.float32), np.ones(2, np.float32)
+    steps = [
+        Experience(
+            here, 1, 0.5, there, ends.get(k, ON), k, policy_version=None if versions is None else versions[k]
+        )
+        for k in range(7)
+    ]
+    path = write(tmp_path, encoded_history([("batch", steps)]))
+    assert events_in(path) == [as_bytes(step) for step in batch_of(steps).experiences()]
+
+
+def test_an_actor_with_several_rows_keeps_each_observation(tmp_path: Path) -> None:
+    """Each row begins where the same row of the batch before ended, which is not where its actor stands."""
+    ids = (1,) * 8
+
+    def batch(first: int) -> ExperienceBatch:
+        steps = [
+            Experience(np.array([first + k]), 1, 0.5, np.array([first + 8 + k]), ON, 1) for k in range(8)
+        ]
+        return msgspec.structs.replace(batch_of(steps), actor_ids=ids)
+
+    encoder = SegmentEncoder()
+    data = encoder.begin(HEADER)
+    batches = [batch(0), batch(8), batch(16)]
+    path = write(tmp_path, data + b"".join(map(encoder.encode_batch, batches)))
+    assert events_in(path) == [as_bytes(step) for each in batches for step in each.experiences()]
+
+
 def rounds(
     n_rounds: int, ids: list[Any], size: int = 4, *, autoreset: bool = False, extras: Any = None
 ) -> list[list[Experience]]:

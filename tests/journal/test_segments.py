@@ -145,6 +145,39 @@ def test_events_come_back_as_they_were(
     assert events_in(path) == [as_bytes(event) for event in history]
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        StreamMoved(0, 5, np.zeros(2), 1.0, 1),
+        StreamEnded(0),
+        EpisodeStarted(0, 3),
+        EpisodeStarted(0, 3, 5, np.zeros(2)),
+        EpisodeEnded(EpisodeRecord(1.0, 3, TERMINATED, {}), 0),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_an_observation_from_before_another_event_of_its_actor_comes_back(
+    tmp_path: Path, between: JournalEvent
+) -> None:
+    here, there = np.ones(2), np.full(2, 2.0)
+    events = [
+        Experience(here, 0, 0.0, there, CONTINUING),
+        between,
+        Experience(there, 0, 0.0, here, CONTINUING),
+    ]
+    assert events_in(write(tmp_path, encoded(events))) == [as_bytes(event) for event in events]
+
+
+def test_a_scalar_and_an_array_without_axes_stay_apart(tmp_path: Path) -> None:
+    scalar, array = np.float32(1), np.array(1, np.float32)
+    events: list[JournalEvent] = [
+        Experience(scalar, 0, 0.0, scalar, CONTINUING),
+        Experience(array, 0, 0.0, array, CONTINUING),
+        Experience(scalar, 0, 0.0, scalar, CONTINUING),
+    ]
+    assert events_in(write(tmp_path, encoded(events))) == [as_bytes(event) for event in events]
+
+
 def test_events_may_be_encoded_one_by_one_or_together() -> None:
     events = episode(0, 5) + episode("b", 3)
     encoder = SegmentEncoder()

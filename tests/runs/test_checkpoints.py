@@ -194,6 +194,13 @@ async def test_newer_checkpoints_that_do_not_load_are_set_aside_by_an_attempt_fr
     ]
 
 
+async def test_a_latest_that_does_not_load_is_of_no_abandoned_future(run: TrainingRun) -> None:
+    tear(run.checkpoints_directory / "latest.pt")
+    run.begin_attempt(7, 0)
+    assert {name for name in names(run) if name.startswith("latest")} == {"latest.pt"}
+    assert "step_9.pt.abandoned" in names(run)
+
+
 async def test_a_broken_checkpoint_that_was_rewritten_is_not_set_aside(run: TrainingRun) -> None:
     tear(run.checkpoint_path(1000))
     assert newest(run) == {"step": 100}

@@ -139,8 +139,14 @@ async def test_a_path_without_a_run_is_not_found(tmp_path: Path) -> None:
 
 async def test_leftovers_are_removed_under_the_lock_and_by_no_reader(runs: Path) -> None:
     run = await TrainingRun.open(runs / "acrobot")
-    left = [run.directory / ".metadata.json.7.8.tmp", run.checkpoints_directory / ".step_5.pt.7.8.tmp"]
+    segment = run.journal_directory / "0001-000000000000.journal"
+    left = [
+        run.directory / ".metadata.json.7.8.tmp",
+        run.checkpoints_directory / ".step_5.pt.7.8.tmp",
+        segment.with_name(f".{segment.name}.7.8.tmp"),
+    ]
     kept = [run.checkpoints_directory / "step_5.pt", run.directory / "train_episodes.jsonl.torn"]
+    run.journal_directory.mkdir()
     for path in [*left, *kept]:
         path.write_bytes(b"half")
     await TrainingRun.open(run.directory)

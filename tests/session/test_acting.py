@@ -173,11 +173,12 @@ async def ask_and_note(inference: Inference, observation: int, told: list[BaseEx
 async def test_closing_tells_those_who_wait_and_those_who_come() -> None:
     inference = inference_of(Doubling())
     told: list[BaseException] = []
-    async with anyio.create_task_group() as actors:
-        for k in range(3):
-            actors.start_soon(ask_and_note, inference, k, told)
-        await anyio.wait_all_tasks_blocked()
-        inference.close(lambda: StokerError("over"))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as actors:
+            for k in range(3):
+                actors.start_soon(ask_and_note, inference, k, told)
+            await anyio.wait_all_tasks_blocked()
+            inference.close(lambda: StokerError("over"))
     await ask_and_note(inference, 9, told)
     assert [str(error) for error in told] == ["over"] * 4
     assert len({id(error) for error in told}) == 4, "one error each"
@@ -191,12 +192,13 @@ async def test_what_the_policy_raises_ends_it_and_those_who_waited_are_told(plac
 
     inference = inference_of(Broken(), place)
     told: list[BaseException] = []
-    async with anyio.create_task_group() as actors:
-        for k in range(3):
-            actors.start_soon(ask_and_note, inference, k, told)
-        with pytest.raises(ArithmeticError, match="no action"):
-            await inference.run()
-        inference.close(lambda: StokerError("over"))
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as actors:
+            for k in range(3):
+                actors.start_soon(ask_and_note, inference, k, told)
+            with pytest.raises(ArithmeticError, match="no action"):
+                await inference.run()
+            inference.close(lambda: StokerError("over"))
     assert [str(error) for error in told] == ["over"] * 3
 
 

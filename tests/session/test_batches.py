@@ -117,6 +117,17 @@ async def test_max_steps_is_exact_inside_a_batch(size: int, n_refused: int) -> N
     assert session.total_episodes == 0, "a transition of it was refused"
 
 
+async def test_a_batch_after_a_stop_is_refused_as_a_whole() -> None:
+    agent = Taking()
+    steps = numbered(range(12), [0] * 12)
+    async with TrainingSession(agent) as session:
+        await session.observe_batch(batch_of(steps[:5]))
+        session.stop()
+        await session.observe_batch(batch_of(steps[5:]))
+        assert (session.accepted_steps, session.refused_steps) == (5, 7)
+    assert [int(step.observation[0]) for step in agent.experiences] == list(range(5))
+
+
 async def test_an_empty_batch_is_nothing() -> None:
     async with TrainingSession(dqn()) as session:
         await session.observe_batch(batch_of([transition(0)])[:0])
@@ -577,6 +588,22 @@ async def test_arrays_that_the_caller_changes_afterwards_are_copied(make_agent: 
         key = [encode([step.observation, step.action, step.reward]) for step in agent.experiences]
         assert key == [encode([step.observation, step.action, step.reward]) for step in other.experiences]
         assert {step.status for step in agent.experiences} == {ON}
+
+
+async def test_an_episode_that_terminates_at_its_time_limit_is_not_truncated() -> None:
+    batches: list[ExperienceBatch] = []
+
+    class Keeping(Taking):
+        def observe_batch(self, batch: ExperienceBatch) -> None:
+            batches.append(batch)
+
+    both = np.array([True, True, False, False]), np.array([True, False, True, False])
+    steps = numbered(range(4), list(range(4)))
+    async with TrainingSession(Keeping(), opt_interval=0) as session:
+        await session.observe_batch(batch_of(steps, terminated=both[0], truncated=both[1]))
+    (batch,) = batches
+    assert batch.terminated.tolist() == [True, True, False, False]
+    assert batch.truncated.tolist() == [False, False, True, False]
 
 
 async def test_lists_are_columns_too_and_a_terminated_episode_is_not_truncated() -> None:

@@ -43,6 +43,21 @@ async def test_those_who_wait_are_told_when_the_session_is_left(n_waiting: int) 
         await session.next_evaluation()
 
 
+async def test_who_waits_is_told_that_a_stopped_training_has_no_more() -> None:
+    got: list[object] = []
+    async with TrainingSession(FakeAgent(), eval_freq=10) as session:
+
+        async def wait() -> None:
+            got.append(await session.next_evaluation())
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(wait)
+                await anyio.wait_all_tasks_blocked()
+                session.stop()
+    assert got == [None]
+
+
 async def test_those_who_wait_are_told_when_the_session_fails() -> None:
     told: list[BaseException] = []
     with anyio.fail_after(20):

@@ -76,6 +76,21 @@ async def test_another_action_than_the_chosen_one_is_refused_and_changes_nothing
     assert actions_learned(agent) == [[action - 5]]
 
 
+async def test_an_action_has_one_outcome_also_among_several() -> None:
+    agent = FakeAgent(policy_extras=True)
+    agent.needs_policy_extras = True
+    async with TrainingSession(agent) as session:
+        await session.act("here")
+        outcome = step("here", 0)
+        with pytest.raises(InvalidExperience, match="experience 1 of 2: .*each once.*none was taken"):
+            await session.observe_many([outcome, outcome])
+        with pytest.raises(InvalidExperience, match="event 1 of 2: .*each once.*none was taken"):
+            await session.observe_events([outcome, outcome])
+        assert session.accepted_steps == 0
+        await session.observe_many([outcome])
+    assert [e.policy_extras for e in agent.experiences] == ["here"]
+
+
 async def test_of_two_open_actions_under_one_id_only_the_last_is_remembered() -> None:
     agent = FakeAgent(policy_extras=True)
     agent.needs_policy_extras = True

@@ -7,6 +7,7 @@ bytecodes that release a lock.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -287,6 +288,31 @@ def test_any_other_call_may_be_interrupted_and_the_session_goes_on() -> None:
                         if not was_interrupted:
                             break
         assert session.accepted_steps == session.total_steps == len(agent.experiences)
+
+    anyio.run(run)
+
+
+def test_the_policy_is_asked_for_the_actors_that_wait_whoever_was_interrupted() -> None:
+    """Driven by hand between a caller that waits and the pass that answers it: on asyncio."""
+
+    class ForActors(FakeAgent):
+        def act_for(self, observations: Any, mode: ActMode, actor_ids: Any) -> Any:
+            answer, _ = self.act(observations, mode)
+            return answer, list(zip(observations, actor_ids, strict=True))
+
+        def end_episode(self, actor_id: Any) -> None:
+            raise AssertionError(actor_id)
+
+    async def run() -> None:
+        with anyio.fail_after(PATIENCE_S):
+            async with TrainingSession(ForActors()) as session:
+                for n in range(1, 10_000):
+                    waiting = asyncio.create_task(session.decide(n, actor_id="waits"))
+                    await asyncio.sleep(0)
+                    was_interrupted = interrupted(sent(lambda: session.decide(0, actor_id="other")), n)
+                    assert (await waiting).policy_extras == (n, "waits")
+                    if not was_interrupted:
+                        break
 
     anyio.run(run)
 

@@ -206,6 +206,8 @@ def test_it_stops_where_a_checkpoint_is_due_and_goes_on_behind_it(run: TrainingR
     step, _, reply = staged(learner)
     assert (step, reply) == (4, asked)
     assert learner.process(rest) == []
+    assert learner.process([transition(5)]) == []
+    assert learner.stage_checkpoint() is not asked, "which is answered: the next copy would not wait for this"
 
 
 @pytest.mark.parametrize(

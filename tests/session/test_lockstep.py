@@ -277,6 +277,23 @@ async def test_a_turn_tells_where_each_episode_stood(tmp_path: Path) -> None:
         assert not turn.episodes[1].is_done
 
 
+@pytest.mark.anyio
+async def test_whose_turn_it_is_is_known_where_no_episode_runs(tmp_path: Path) -> None:
+    run = await TrainingRun.create("turn", root=tmp_path)
+    settings: dict[str, Any] = {"lockstep": True, "journal_segment_bytes": 1, "keep_checkpoints": 1}
+    async with TrainingSession(FakeAgent(), run, **settings) as session:
+        for actor_id in (0, 1):
+            await session.on_episode_start(actor_id, seed=7)
+            await session.observe(Experience(0, 0, 1.0, 1, EpisodeStatus.TERMINATED, actor_id))
+            await session.on_episode(1.0, 1, EpisodeStatus.TERMINATED, actor_id=actor_id)
+    for _ in range(2):
+        again = await TrainingRun.resume(run.directory)
+        async with TrainingSession(FakeAgent(), again, **settings) as session:
+            point = session.take_resume_point()
+            assert (point.episodes, point.last_actor) == ({}, 1)
+            await session.checkpoint()  # which prunes the journal
+
+
 def sync_attempt(run: TrainingRun, agent: DQN, until: int, stop_at: int | None = None) -> Any:
     """A plain loop in lockstep; resumed, it brings its environment back by the steps that were done."""
     with SyncTrainingSession(agent, run, max_steps=until, lockstep=True, batch_size=8) as session:

@@ -187,6 +187,27 @@ async def test_a_damaged_tail_is_learned_up_to_the_damage(
     assert list(unequal(bits(agent)["replay"], bits(again)["replay"])) == []
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_it_ends_exactly_where_it_is_told_to_or_fails(tmp_path: Path, is_damaged: bool) -> None:
+    run = await TrainingRun.create("place", root=tmp_path)
+    async with TrainingSession(agent_for("dqn"), run, **SETTINGS) as session:
+        await play(session, 150)
+    place = run.journal.n_events() - 20
+    if is_damaged:
+        await damage(run, place - 5)
+    before = contents(run)
+    again = await TrainingRun.resume(run.directory)
+    resumed = TrainingSession(agent_for("dqn"), again, roll_forward_to=place, **SETTINGS)
+    if is_damaged:
+        with pytest.raises(JournalBroken, match="cannot be read"):
+            await resumed.open()
+        assert contents(run) == before
+    else:
+        async with resumed:
+            assert 100 < resumed.total_steps < 150
+        assert again.metadata.attempts[-1].from_events == place
+
+
 async def test_without_the_segment_behind_it_a_resume_goes_back_to_the_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

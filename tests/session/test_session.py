@@ -131,6 +131,27 @@ async def test_max_steps_is_exact_for_racing_actors() -> None:
     assert session.is_done
 
 
+async def test_a_loop_that_does_not_look_whether_it_is_done_lets_others_run() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with TrainingSession(FakeAgent(), max_steps=1) as session, anyio.create_task_group() as tasks:
+        await session.observe(step(0))
+        tasks.start_soon(other)
+        await anyio.lowlevel.checkpoint()
+        before = turns
+        for k in range(1, 51):
+            await session.observe(step(k))
+        assert session.refused_steps == 50
+        assert turns - before >= 40
+        tasks.cancel_scope.cancel()
+
+
 async def test_an_episode_cut_by_the_limit_is_not_counted() -> None:
     async with TrainingSession(FakeAgent(), max_steps=3) as session:
         for k in range(5):

@@ -135,6 +135,14 @@ def test_move_aside_never_overwrites(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_that_cannot_be_removed_keeps_no_other_from_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("")
+    with pytest.raises(WriteFailed, match="/a: "):
+        files.remove_all(tmp_path / name for name in ("a", "gone", "b"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     for name in (".latest.pt.123.tmp", "latest.pt", ".hidden", "x.tmp"):
         (tmp_path / name).write_text("")

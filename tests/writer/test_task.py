@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import threading
@@ -211,6 +212,42 @@ async def test_bytes_keep_their_order_and_a_batch_is_one_write(tmp_path: Path) -
     assert data.path.read_bytes() == b"".join(b"%d," % k for k in range(50))
     assert (len(data.pieces), len(log.pieces)) == (1, 1)
     assert rows_in(log.path) == list(range(50))
+
+
+async def test_the_journal_is_written_before_the_rows_that_follow_from_it(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    class Told(AppendLog):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            order.append(self.path.name)
+
+    class ToldRows(Told, RowLog):
+        pass
+
+    rows, journal = ToldRows(tmp_path / "rows.jsonl"), Told(tmp_path / "journal")
+    async with running() as writer:
+        await writer.append_rows(rows, [{"k": 1}])
+        await writer.append_data(journal, b"x")
+        await flush(writer)
+    assert order == ["journal", "rows.jsonl"]
+
+
+async def test_what_is_handed_in_during_a_commit_is_durable_by_the_next(tmp_path: Path) -> None:
+    log = HangingSync(tmp_path / "journal")
+    async with running() as writer:
+        await writer.append_data(log, b"a")
+        writer.note(1)
+        first: Reply[None] = Reply()
+        await writer.flush(first)
+        await until(log.reached.is_set)
+        await writer.append_data(log, b"b")
+        writer.note(2)
+        log.release.set()
+        await first.wait()
+        assert writer.durable == 1
+        await flush(writer)
+        assert writer.durable == 2
 
 
 async def test_many_bytes_make_the_caller_wait_until_they_are_written(tmp_path: Path) -> None:
@@ -656,6 +693,30 @@ async def test_a_cancelled_writer_comes_back_from_a_log_that_hangs_and_says_when
     assert not await writer.settle(0.01)
     assert await fifo.read(len(PIECE)) == PIECE
     assert await writer.settle(20)
+
+
+async def test_a_writer_cancelled_within_a_commit_writes_nothing_behind_the_gap(
+    fifo: Fifo, tmp_path: Path
+) -> None:
+    hanging, behind = AppendLog(fifo.path), AppendLog(tmp_path / "journal")
+    writer = Writer(sync_interval_s=NEVER_S)
+    with anyio.fail_after(20):
+        await writer.append_data(hanging, PIECE)
+        await writer.append_data(behind, b"first")
+        await writer.flush()
+        async with anyio.create_task_group() as tasks:
+            scope = anyio.CancelScope()
+            tasks.start_soon(run_within, writer, scope)
+            await until(fifo.is_begun)
+            await writer.append_data(behind, b"second")
+            scope.cancel()
+            await fifo.read(len(PIECE))
+    assert not behind.path.exists(), "the first piece never had its turn"
+
+
+async def run_within(writer: Writer, scope: anyio.CancelScope) -> None:
+    with scope, contextlib.suppress(WriteFailed):  # a pipe cannot be synced
+        await writer.run()
 
 
 async def test_a_cancelled_writer_comes_back_from_a_job_that_hangs(tmp_path: Path) -> None:

@@ -213,3 +213,10 @@ def test_the_recorder_of_the_page_keeps_a_recorders_promises() -> None:
     names: dict[str, type] = {}
     exec(code, names)
     check_recorder(names["PrintingRecorder"])
+
+
+def test_each_answer_runs_or_leads_to_a_page() -> None:
+    answers = re.split(r"^### ", (ROOT / "docs" / "faq.md").read_text(), flags=re.MULTILINE)[1:]
+    assert len(answers) >= 15
+    for answer in answers:
+        assert re.search(r"\]\((?!https://)|^```", answer, re.MULTILINE), answer.splitlines()[0]

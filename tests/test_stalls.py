@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import anyio
 import pytest
 
 from stoker.stalls import Activity, StallDetector
@@ -44,9 +47,17 @@ def test_one_may_stand_still_while_others_move() -> None:
 
 @pytest.mark.anyio
 async def test_a_process_that_was_stopped_starts_all_limits_anew() -> None:
-    detector = StallDetector(10.0, interval_s=0.001)
+    detector = StallDetector(10.0, interval_s=0.2)
     now = await detector.next_look()
     still = {"disk": Activity("syncing", now - 20.0)}
     assert [key for key, _ in detector.stalled(still, now)] == ["disk"]
-    detector.awake_since = now  # as after a look that came late
-    assert detector.stalled(still, now + 9.0) == []
+
+    async def stop_the_process() -> None:
+        time.sleep(0.6)  # noqa: ASYNC251 - nothing else runs meanwhile, as in a process that is stopped
+
+    detector = StallDetector(10.0, interval_s=0.01)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stop_the_process)
+        now = await detector.next_look()
+    assert detector.stalled(still, now) == detector.stalled(still, now + 9.0) == []
+    assert detector.stalled(still, now + 10.0) == [("disk", 10.0)]

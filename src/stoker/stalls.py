@@ -49,8 +49,8 @@ class StallDetector:
         """When the process last resumed after it was stopped, in seconds of ``time.monotonic``."""
         self._limit_s = limit_s
         self._interval_s = min(1.0, limit_s / 10) if interval_s is None else interval_s
-        self._moved_at: dict[Hashable, tuple[Activity, float]] = {}
-        self._reported: set[Hashable] = set()
+        # Of each activity at the last look: when it last moved, and whether it was reported since then.
+        self._last: dict[Hashable, tuple[Activity, float, bool]] = {}
 
     async def next_look(self) -> float:
         """Sleep until the next look is due; return the time, in seconds of ``time.monotonic``."""
@@ -72,18 +72,16 @@ class StallDetector:
             The key of each activity that has reached the limit, once until it moves, and the seconds that it
             has stood still.
         """
-        before, self._moved_at = self._moved_at, {}
+        before, self._last = self._last, {}
         found: list[tuple[K, float]] = []
         for key, activity in activities.items():
-            known, moved_at = before.get(key, (None, activity.since))
+            known, moved_at, is_reported = before.get(key, (None, activity.since, False))
             if activity != known:
-                self._reported.discard(key)
                 is_new = known is None or known.since != activity.since
-                moved_at = activity.since if is_new else now
-            self._moved_at[key] = (activity, moved_at)
+                moved_at, is_reported = activity.since if is_new else now, False
             still_s = now - max(moved_at, self.awake_since)
-            if still_s >= self._limit_s and key not in self._reported:
-                self._reported.add(key)
+            if still_s >= self._limit_s and not is_reported:
+                is_reported = True
                 found.append((key, still_s))
-        self._reported &= self._moved_at.keys()
+            self._last[key] = activity, moved_at, is_reported
         return found

@@ -285,6 +285,10 @@ REFUSED = [
         r"next_observation\['camera'\] has values from 256 to 256: give uint8",
     ),
     (
+        {"next_observation": {**SEEN, "camera": np.full((3, 4, 1), -1)}},
+        r"next_observation\['camera'\] has values from -1 to -1: give uint8",
+    ),
+    (
         {"observation": {**SEEN, "camera": np.zeros((3, 4, 1))}},
         r"observation\['camera'\] is float64 and would",
     ),

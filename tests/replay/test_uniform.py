@@ -248,15 +248,16 @@ def test_a_replay_is_rebuilt_from_what_was_added_behind_some_point(
             rebuilt.add(transition(number))
 
 
-def test_a_rebuild_that_cannot_be_is_refused() -> None:
+@pytest.mark.parametrize("until", [10, 13], ids=["too few", "too many"])
+def test_a_rebuild_that_cannot_be_is_refused(until: int) -> None:
     replay = UniformReplay(8, (2,))
     replay.extend([transition(number) for number in range(12)])
     rebuilt = UniformReplay(8, (2,))
     with pytest.raises(ConfigError, match="not the state of a UniformReplay: it lacks capacity, generator"):
         rebuilt.begin_rebuild({"n_added": 12, "size": 8, "position": 4}, 4)
     rebuilt.begin_rebuild(replay.reference(), 4)
-    rebuilt.extend([transition(number) for number in range(4, 10)])
-    with pytest.raises(ConfigError, match="rebuilt from 10 transitions where 12 had been added"):
+    rebuilt.extend([transition(number) for number in range(4, until)])
+    with pytest.raises(ConfigError, match=f"rebuilt from {until} transitions where 12 had been added"):
         rebuilt.end_rebuild(replay.reference())
 
 

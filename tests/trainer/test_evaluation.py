@@ -183,6 +183,12 @@ def test_no_improvement() -> None:
         # small steps count together, and only then
         ({"patience": 3, "min_delta": 1.0}, None, [0.0, 0.6, 1.2, 1.8, 2.4, 3.0], None),
         ({"patience": 3, "min_delta": 1.0}, None, [0.0, 0.3, 0.6, 0.9], 3),
+        (
+            {"patience": 2, "min_delta": 1.0},
+            0.0,
+            [0.6, 1.2, 1.2, 1.2],
+            3,
+        ),  # also a resumed run's
         ({"patience": 1, "min_delta": 1.0}, None, [0.0, 1.0], 1),  # more than, not as much as
         # what comes before after_steps can improve but does not count
         ({"patience": 2, "after_steps": 30}, None, [9.0, 1.0, 1.0, 1.0, 1.0], 4),

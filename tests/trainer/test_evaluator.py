@@ -356,6 +356,43 @@ async def test_finish_evaluates_the_end_once() -> None:
         assert evaluator.last.total_steps == 1
 
 
+async def test_a_policy_that_learned_without_a_further_step_is_another_one() -> None:
+    async with TrainingSession(FakeAgent(action=1)) as session:
+        evaluator = Evaluator(session, lambda: ChainEnv(3), TWO)
+        await session.observe(step())
+        await evaluator.finish()
+        assert await session.optimize(1) == 1
+        await evaluator.finish()
+        await session.flush()
+        assert session.eval_report(10).n_episodes == 4
+
+
+async def test_finish_waits_for_the_evaluation_in_progress() -> None:
+    Gated.entered, Gated.let_go = anyio.Event(), anyio.Event()
+    n_made = itertools.count(1)
+    made: list[int] = []
+
+    def make() -> Gated:
+        made.append(next(n_made))
+        return Gated(3)
+
+    with anyio.fail_after(30):
+        async with TrainingSession(FakeAgent(action=1), eval_freq=5) as session:
+            evaluator = Evaluator(session, make, TWO)
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(evaluator.run)
+                await session.observe_many([step()] * 6)
+                await Gated.entered.wait()
+                beside.start_soon(evaluator.finish)
+                await anyio.wait_all_tasks_blocked()
+                assert made == [1, 2], "those of the evaluation in progress"
+                Gated.let_go.set()
+                while evaluator.last is None or evaluator.last.total_steps < 6:
+                    await anyio.lowlevel.checkpoint()
+                session.stop()
+    assert made == [1, 2, 3, 4]
+
+
 # The noise guard --------------------------------------------------------------------------------------
 
 
@@ -470,6 +507,14 @@ async def test_no_improvement_stops_the_session_and_is_reported() -> None:
     assert [found.is_best for found in seen] == [True, False, False]
     assert evaluator.stopped_because == "no evaluation of the last 2 was better than 5"
     assert session.is_stopped
+
+
+async def test_each_rule_sees_each_evaluation_also_behind_one_that_ends_the_training() -> None:
+    async with TrainingSession(FakeAgent()) as session:
+        rules = [NoImprovement(3), NoImprovement(3)]
+        await evaluated(session, lucky(5.0, 5.0), stop_at_reward=5.0, stop_rules=rules)
+        assert session.is_stopped
+        assert [rule.to_beat for rule in rules] == [5.0, 5.0]
 
 
 async def test_a_resumed_run_must_beat_its_own_best(tmp_path: Path) -> None:

@@ -259,6 +259,26 @@ async def test_an_evaluator_keeps_one_until_it_ends_and_plays_the_same_each_time
     assert env.closed
 
 
+async def test_an_evaluator_closes_it_where_the_session_was_closed_first() -> None:
+    made: list[Any] = []
+
+    def make() -> SyncVectorEnv:
+        made.append(vector())
+        return made[-1]
+
+    with anyio.fail_after(30):
+        async with TrainingSession(FakeAgent(action=1), eval_freq=5) as session:
+            evaluator = Evaluator(session, make, EvaluationSettings(n_episodes=2))
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(evaluator.run)
+                await session.observe_many([_step()] * 5)
+                while evaluator.last is None:
+                    await anyio.lowlevel.checkpoint()
+                assert not made[0].closed
+                await session.close()
+    assert [env.closed for env in made] == [True]
+
+
 @pytest.mark.parametrize("stepping", ["inline", "thread"])
 async def test_a_cancelled_evaluation_closes_it(stepping: Any) -> None:
     entered, go_on = anyio.Event(), threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ class Auction:
 
     agents = ("first", "second", "idle")
 
+    def __init__(self, end_of_second: EpisodeStatus = EpisodeStatus.TERMINATED) -> None:
+        self._ends = {"first": EpisodeStatus.TERMINATED, "second": end_of_second}
+
     def spaces(self, agent: str) -> Any:
         return spaces.Box(0.0, 9.0, (1,), np.float32), spaces.Discrete(2)
 
@@ -42,20 +46,20 @@ class Auction:
         if "first" in actions:
             return JointStep({"second": now})
         last = {
-            agent: Outcome(pay, now, EpisodeStatus.TERMINATED)
-            for agent, pay in (("first", 4.0), ("second", -1.0))
+            agent: Outcome(pay, now, self._ends[agent]) for agent, pay in (("first", 4.0), ("second", -1.0))
         }
         return JointStep({}, last, is_over=True, unearned={"idle": 3.0})
 
 
 @on_asyncio
-async def test_the_score_of_an_episode_is_the_mean_over_its_agents() -> None:
+@pytest.mark.parametrize("end", [EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED])
+async def test_the_score_of_an_episode_is_the_mean_over_its_agents(end: EpisodeStatus) -> None:
     snapshot = PolicySnapshot(FakeAgent(), total_steps=0, state={})
-    found = await evaluate(snapshot, Auction, 3)
+    found = await evaluate(snapshot, partial(Auction, end), 3)
     for record in found.records:
         assert record.total_reward == 2.0
         assert record.length == 2
-        assert record.status is EpisodeStatus.TERMINATED
+        assert record.status is end, "truncated if one of its agents was"
         assert record.extras == {"reward_first": 4.0, "reward_second": -1.0, "reward_idle": 3.0}
 
 

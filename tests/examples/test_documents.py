@@ -16,7 +16,7 @@ from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.runs.events import KINDS, EventRow
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LONG, SHORT = "20_000", "400"
 

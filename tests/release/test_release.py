@@ -1,4 +1,4 @@
-"""What a release says of itself agrees: its version in each place, and the files that its image is made of."""
+"""What a release says of itself agrees: its version everywhere, and the files that its image is made of."""
 
 from __future__ import annotations
 

@@ -49,6 +49,11 @@ class Greedy(CartPoleEnv):
             ctypes.PyDLL(None).sleep(600)
         return super().step(action)
 
+class EndlessMaking(CartPoleEnv):
+    def __init__(self, **more):
+        threading.Event().wait(600)
+
+gym.register("EndlessMaking-v0", EndlessMaking)
 gym.register("EndlessEvaluation-v0", EndlessEvaluation)
 gym.register("Greedy-v0", Greedy)
 """
@@ -180,3 +185,14 @@ def test_a_time_limit_that_ends_before_the_training_begins_is_reported(stoker: A
     assert done.stderr.endswith(
         "stoker: error: --max-time of 0.001 s is over: the training has not begun; give it more\n"
     )
+
+
+def test_the_limit_holds_while_the_agent_that_fits_an_environment_is_found(
+    started: Any, tmp_path: Path
+) -> None:
+    process = stuck(started, tmp_path, "EndlessMaking-v0", "--max-time", "4s")
+    _, stderr = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    assert stderr.startswith("stoker: error: --max-time is over: the environment or data set")
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 
 @contextlib.contextmanager
@@ -30,13 +33,36 @@ def started_cluster(*cpus: int) -> Iterator[str]:
         process.stdin.close()
 
 
-class NotedEnv:
+@contextlib.contextmanager
+def cluster_of(*cpus: int) -> Iterator[tuple[str, Callable[[str], object]]]:
+    """A cluster of nodes with so many CPUs: its address, and what takes orders of ``cluster_program.py``."""
+    program = [sys.executable, str(Path(__file__).with_name("cluster_program.py"))]
+    with subprocess.Popen(
+        [*program, *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def tell(words: str) -> None:
+            stdin.write(f"{words}\n")
+            stdin.flush()
+            assert stdout.readline().strip() == "done"
+
+        yield stdout.readline().strip(), tell
+        stdin.close()
+
+
+class NotedEnv(gymnasium.Env[Any, Any]):
     """Episodes of 20 steps; each observation is a number that no other environment ever shows.
 
     Args:
         directory: for the file with its steps, at most 65,536, one number each.
         step_s: how long a step takes.
     """
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = gymnasium.spaces.Discrete(2)
 
     def __init__(self, directory: Path, step_s: float = 0.002) -> None:
         self._step_s = step_s
@@ -51,7 +77,8 @@ class NotedEnv:
         self._number += 1
         return np.array([self._number], np.float64)
 
-    def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        del seed, options
         self._left = 20
         return self._next(), {}
 
@@ -62,6 +89,12 @@ class NotedEnv:
         self._notes[self._n_notes] = self._number
         self._n_notes += 1
         return observation, float(self._left), self._left == 0, False, {}
+
+
+def noted_vector(directory: Path, n: int) -> SyncVectorEnv:
+    """That many of them, stepped together."""
+    single = functools.partial(NotedEnv, directory)
+    return SyncVectorEnv([single] * n, autoreset_mode=AutoresetMode.DISABLED)
 
 
 def noted_steps(directory: Path) -> list[float]:

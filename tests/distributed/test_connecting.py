@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+import ray
 from ray_parts import started_cluster
 
 import launching
 from stoker.distributed.cluster import Cluster, Node, shortage_of
+from stoker.distributed.head import head_answers
+from stoker.distributed.reaching import accepts
 from stoker.distributed.versions import Versions, difference
 from stoker.errors import ConfigError
+
+TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +121,59 @@ def test_other_versions_are_named_with_both() -> None:
     there = Versions(stoker=here.stoker, python="2.7", torch="0.1")
     found = difference(here, there)
     assert found == f"Python 2.7 instead of {here.python}, torch 0.1 instead of {here.torch}"
+
+
+@pytest.fixture
+def guarded_head(tmp_path: Path) -> Iterator[str]:
+    """The address of a cluster's head, without nodes, that wants the token TOKEN."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    program = Path(ray.__file__).parent / "core/src/ray/gcs/gcs_server"
+    with subprocess.Popen(
+        [program, f"--gcs_server_port={port}", "--node-ip-address=127.0.0.1", "--config_list=e30="],
+        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+    ) as head:
+        deadline = time.monotonic() + 60
+        while not head_answers(f"127.0.0.1:{port}", 5.0):
+            assert head.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+        head.kill()
+
+
+def test_a_cluster_that_wants_a_token_says_which_and_from_where(
+    guarded_head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _, port = guarded_head.partition(":")
+    assert accepts(host, int(port), 5.0, {"authorization": f"Bearer {TOKEN}"})
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert "wants a token: set RAY_AUTH_MODE=token, and put the cluster's" in refusal(guarded_head)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert "this process has no token: put the cluster's" in refusal(guarded_head)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x" * 300)
+    assert "refuses the token from RAY_AUTH_TOKEN: put the cluster's" in refusal(guarded_head)
+
+
+def test_a_command_without_its_cluster_prints_one_line_and_leaves_nothing(
+    guarded_head: str, tmp_path: Path
+) -> None:
+    words = ("train", "CartPole-v1", "--actors", "ray", "--cluster", guarded_head, "--workers", "1")
+    done = launching.run(
+        [sys.executable, "-m", "stoker", *words],
+        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "other"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 2
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert "refuses the token from RAY_AUTH_TOKEN" in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-import ray_parts
-from ray_parts import started_cluster
+from ray_parts import cluster_of, started_cluster
 
 import launching
 from stoker.distributed.supervising import LearnerStatus, read_status
@@ -27,6 +27,7 @@ TRAIN = (
     *("train", "CartPole-v1", "-n", "2000", "--seed", "1", "--checkpoint-freq", "500", "--num-envs", "2"),
     *("--eval-freq", "0", "--restart-learner"),
 )
+ON_WORKERS = ("--actors", "ray", "--workers", "2", "--envs-per-worker", "1", "--worker-cpus", "0.25")
 Command = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -65,26 +66,6 @@ def commands_on(address: str, directory: Path) -> Iterator[Command]:
         for process in processes:
             process.kill()
             process.communicate()
-
-
-@contextlib.contextmanager
-def cluster_of(*cpus: int) -> Iterator[tuple[str, Callable[[str], object]]]:
-    """A cluster of nodes with so many CPUs each: its address, and a way to tell it to add or remove one."""
-    program = [sys.executable, str(Path(ray_parts.__file__).with_name("cluster_program.py"))]
-    with subprocess.Popen(
-        [*program, *map(str, cpus)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-
-        def tell(words: str) -> None:
-            stdin.write(f"{words}\n")
-            stdin.flush()
-            assert stdout.readline().strip() == "done"
-
-        yield stdout.readline().strip(), tell
-        stdin.close()
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -140,6 +121,28 @@ def test_a_learner_that_is_killed_resumes_by_itself_and_those_who_follow_may_lea
     status = read_status(run)
     assert status is not None
     assert (status.state, status.restarts, status.exit_code) == ("ended", 1, 0)
+    check_whole(run, command)
+
+
+@pytest.mark.faults
+def test_a_learner_that_is_killed_resumes_with_workers_on_the_cluster(
+    command: Command, tmp_path: Path
+) -> None:
+    follower = command(*TRAIN, *ON_WORKERS)
+    pids: set[int] = set()
+    n_kills = 3
+    for n in range(n_kills):
+        run, status = until_trained(tmp_path, 300 * (n + 1), pids)
+        os.kill(status.pid, signal.SIGKILL)
+        pids.add(status.pid)
+    code, output = ended(follower)
+    assert code == 0, output
+    assert output.count("of the learner: it was killed by SIGKILL") == n_kills
+    assert "Done: 2,000 steps" in output
+    rows = anyio.run(TrainingRun.find(run).read_events)
+    played = {row.attempt for row in rows if row.kind == "workers_changed" and row.details["playing"]}
+    assert played == {row.attempt for row in rows}, "an attempt had no workers"
+    assert len(played) == n_kills + 1
     check_whole(run, command)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_parts import started_cluster
+from ray_parts import cluster_of, started_cluster
 
 LONG_S = 900
 
@@ -78,3 +78,32 @@ def test_cartpole_is_solved_on_a_cluster_and_goes_on_without(address: str, tmp_p
     nodes = [row["details"] for row in shown["events"] if row["kind"] == "workers_changed"]
     assert {row["playing"] for row in nodes} >= {1, 2}
     assert is_replayed(run)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(LONG_S)
+def test_a_learner_that_ray_ends_says_how_to_resume(tmp_path: Path) -> None:
+    words = ("train", "CartPole-v1", "-n", "1000000", "--eval-freq", "0", "--runs-dir", "runs")
+    with (
+        cluster_of(1) as (address, tell),
+        subprocess.Popen(
+            [sys.executable, "-m", "stoker", *words, "--actors", "ray", "--cluster", address],
+            env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as learner,
+    ):
+        assert learner.stderr is not None
+        said = learner.stderr.readline()
+        assert said.startswith("training dqn on CartPole-v1"), said
+        while "/1,000,000 steps" not in said:  # a line every few seconds, once it learns
+            said = learner.stderr.readline()
+            assert said, "it has ended"
+        tell("head")
+        *_, last = learner.stderr.read().splitlines()
+        assert learner.wait() != 0
+    (run,) = tmp_path.glob("runs/*/*/*")
+    assert last.startswith("stoker: error: the training was ended from outside, as Ray does when")
+    assert last.endswith(f"`stoker resume {run.relative_to(tmp_path)}`")

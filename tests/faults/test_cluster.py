@@ -282,7 +282,10 @@ def test_a_node_leaves_and_another_joins_and_then_the_head_is_gone(tmp_path: Pat
         with training(tmp_path, cluster.address) as running:
             running.plays(N_WORKERS, 100)
             pids = set(running.pids())
+            removed_at = time.monotonic()
             cluster.do("-")
+            running.until(lambda report: playing(report) < N_WORKERS)
+            noticed_s = time.monotonic() - removed_at
             running.until(
                 lambda report: sum("wait for 1 CPU" in one.why for one in report.workers) == N_WORKERS // 2
             )
@@ -304,6 +307,8 @@ def test_a_node_leaves_and_another_joins_and_then_the_head_is_gone(tmp_path: Pat
         "a node that is gone costs at most what is reported"
     )
     print(f"\na node lost: {losses} steps of its workers, at most {lost(said)} reported")
+    print(f"it was noticed {noticed_s:.1f} s after it was gone")
+    assert noticed_s <= 10.0
     train_again(tmp_path / "t", agent())
 
 

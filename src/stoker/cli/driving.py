@@ -14,6 +14,7 @@ from rich.console import Console
 
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.printing import command, from_here, say_json
+from stoker.cli.sudden_end import SuddenEnd
 from stoker.data.scores import normalized_score
 from stoker.errors import ConfigError, SessionFailed, StokerError
 from stoker.exits import single_error
@@ -44,6 +45,10 @@ _NOTICES = {
     _INTERRUPTED: "finishing: saving the training; press Ctrl-C again to leave at once",
     _OUT_OF_TIME: "finishing: the time is nearly over, saving the training",
 }
+_ENDED_BY_RAY = (
+    "the training was ended from outside, as Ray does when the head of its cluster or Ray's own process on "
+    "this machine, the raylet, has died"
+)
 FACTS = ("run", "total_steps", "total_episodes", "steps_per_sec", "best_eval_reward")
 """The fields of the line of JSON that ends a training."""
 NORMALIZED_BEST = "best_normalized_score"
@@ -69,6 +74,7 @@ class Driver(SignalGuard):
         self._training: tuple[TrainingRun, TrainingSession] | None = None
         self._stopping = anyio.Event()
         self._stopped: str | None = None
+        self._sudden_end: SuddenEnd | None = None
 
     def __enter__(self) -> Self:
         self._metrics = _metrics_server(self._flags, self._read)  # first: its port may be taken
@@ -125,6 +131,9 @@ class Driver(SignalGuard):
                         self._training = run, begun.session
                         self.finish_with(partial(self._stop, begun.session, _INTERRUPTED))
                         tasks.start_soon(self._end_in_time, begun, screen, training)
+                        if config.actors == "ray":
+                            line = f"stoker: error: {_ENDED_BY_RAY}; {_way_on(run)}"
+                            self._sudden_end = SuddenEnd(line, is_terminal=self._console.is_terminal)
                         if first := run.metadata.attempts[-1].from_steps:
                             self.say(f"resuming from step {first:,} of {config.total_timesteps:,}")
                         await screen.follow(begun)
@@ -142,6 +151,7 @@ class Driver(SignalGuard):
             raise error from error.__cause__
         finally:
             await screen.close()
+            self._expect_end()
         if progress is not None and screen.reading is not None:
             result = progress.result()
             self.say_result(self._head_of(result, config), result, config, screen.reading)
@@ -243,10 +253,16 @@ class Driver(SignalGuard):
             with anyio.move_on_after(min(left_s, _LOOK_S) if left_s < math.inf else None):
                 await self._stopping.wait()
 
+    def _expect_end(self) -> None:
+        """This process is about to say itself how the training ended."""
+        if self._sudden_end is not None:
+            self._sudden_end.close()
+
     # In the guard's thread ------------------------------------------------------------------------
 
     def overdue(self, *, loop_turns: bool) -> str:
         """Restore the terminal, and say which limit is over, which part is busy, and how to resume."""
+        self._expect_end()
         self._view.close()
         limits = self._limits
         in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + limits.grace_s
@@ -259,6 +275,7 @@ class Driver(SignalGuard):
 
     def interrupted(self) -> str:
         """Restore the terminal, and say how to resume."""
+        self._expect_end()
         self._view.close()
         if self._training is None:
             return "stoker: interrupted"

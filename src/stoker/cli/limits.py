@@ -15,7 +15,7 @@ from stoker.cli.parsing import Command, Flag
 from stoker.errors import ConfigError
 from stoker.settings import Natural
 
-__all__ = ["Limits", "TrainingCommand", "seconds"]
+__all__ = ["Limits", "TrainingCommand", "limits_of", "seconds"]
 
 _PARTS = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
@@ -81,11 +81,20 @@ class TrainingCommand(Command, frozen=True, kw_only=True):
         Raises:
             ConfigError: One of them is not a duration.
         """
-        grace_s = seconds("--grace", self.grace)
-        if self.max_time is None:
-            return Limits(grace_s)
-        max_s = seconds("--max-time", self.max_time)
-        return Limits(grace_s, max_s, time.monotonic() - _age_s() + max_s)
+        return limits_of(self.max_time, self.grace)
+
+
+def limits_of(max_time: str | None, grace: str) -> Limits:
+    """The limits of this process that ``--max-time`` and ``--grace`` set.
+
+    Raises:
+        ConfigError: One of them is not a duration.
+    """
+    grace_s = seconds("--grace", grace)
+    if max_time is None:
+        return Limits(grace_s)
+    max_s = seconds("--max-time", max_time)
+    return Limits(grace_s, max_s, time.monotonic() - _age_s() + max_s)
 
 
 def seconds(flag: str, text: str) -> float:

@@ -14,7 +14,7 @@ import msgspec
 from anyio import to_thread
 
 from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own
-from stoker.cli.fitting import fitted, settle_offline
+from stoker.cli.fitting import fitted, in_time, settle_offline
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.parsing import Flag, RunPath, given_values, leave_with_help, options_of
 from stoker.cli.seeds import seeds_from
@@ -117,7 +117,10 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         for key in ("max_time", "grace"):
             if type(values.get(key)) in (int, float):  # seconds need no quotes
                 values[key] = str(values[key])
-        agent = _last(given, "--agent") or values.get("agent") or _fitting(name, given, values, wants_help)
+        agent = _last(given, "--agent") or values.get("agent")
+        if not agent:
+            with in_time(_last(given, "--max-time") or values.get("max_time")):
+                agent = _fitting(name, given, values, wants_help)
         if not isinstance(agent, str):
             raise ConfigError(f"{where}: agent={agent!r} is not a name")
         settings = _OwnSettings if is_own(agent) else config_type(agent)
@@ -180,21 +183,24 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
         from stoker.cli.printing import from_here
         from stoker.cli.stored import discard
         from stoker.runs import TrainingRun
+        from stoker.trainer.players import cluster_for
+        from stoker.trainer.training import trainer_config
         from stoker.trainer.vectorizing import LEAST_ENVS
 
         root = Path(self.runs_dir)
         config, said = await fitted(self.training)
         agent = _checked_agent(config)
-        is_new_root = not await to_thread.run_sync(root.exists)
-        run = await TrainingRun.create(self.name, self.run_version or "v1", root=root)
-        driver.say(f"training {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
-        if config.offline or (self.training.vectorize == "auto" and config.num_envs >= LEAST_ENVS):
-            driver.say("\n".join(said))
-        try:
-            return await driver.drive(config, run, agent)
-        except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained
-            await to_thread.run_sync(discard, run, is_new_root)
-            raise
+        async with cluster_for(trainer_config(config)):
+            is_new_root = not await to_thread.run_sync(root.exists)
+            run = await TrainingRun.create(self.name, self.run_version or "v1", root=root)
+            driver.say(f"training {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
+            if config.offline or (self.training.vectorize == "auto" and config.num_envs >= LEAST_ENVS):
+                driver.say("\n".join(said))
+            try:
+                return await driver.drive(config, run, agent)
+            except (ConfigError, MissingDependency):  # some need a session to be found; nothing was trained
+                await to_thread.run_sync(discard, run, is_new_root)
+                raise
 
 
 class Resume(TrainingCommand, frozen=True, kw_only=True):
@@ -296,6 +302,8 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         from stoker.cli.printing import command, from_here, say_json
         from stoker.cli.stored import open_trained
         from stoker.runs import TrainingRun
+        from stoker.trainer.players import cluster_for
+        from stoker.trainer.training import trainer_config
 
         run, config = await open_trained(self.run)
         if is_group(run.directory.parent):
@@ -311,14 +319,15 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         config = self.changed(config)
         reached = run.newest_step()
         if reached < config.total_timesteps:
-            run = await TrainingRun.resume(run.directory)
-            run.is_new = not await to_thread.run_sync(run.has_begun)  # but for a config
-            agent = _checked_agent(config)
-            driver.say(f"resuming {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
-            if not reached and not (self.roll_forward and run.journal.segments()):
-                driver.say("no checkpoint yet: the training starts from the beginning")
-            roll_forward = "strict" if self.strict else self.roll_forward
-            return await driver.drive(config, run, agent, roll_forward=roll_forward)
+            async with cluster_for(trainer_config(config)):
+                run = await TrainingRun.resume(run.directory)
+                run.is_new = not await to_thread.run_sync(run.has_begun)  # but for a config
+                agent = _checked_agent(config)
+                driver.say(f"resuming {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
+                if not reached and not (self.roll_forward and run.journal.segments()):
+                    driver.say("no checkpoint yet: the training starts from the beginning")
+                roll_forward = "strict" if self.strict else self.roll_forward
+                return await driver.drive(config, run, agent, roll_forward=roll_forward)
         if self.total_timesteps is not None:
             raise ConfigError(f"-n {self.total_timesteps}: the run has {reached} steps; give more than that")
         again = command(["stoker", "resume", str(run.directory), "-n", str(2 * reached)])

@@ -21,6 +21,7 @@ import numpy as np
 
 from stoker.actors.messages import Weights, encode_message
 from stoker.distributed.cluster import Cluster
+from stoker.distributed.head import head_answers
 from stoker.distributed.host import Host
 from stoker.distributed.nodes import node_answers
 from stoker.distributed.parcels import Delivery, Hello
@@ -162,6 +163,10 @@ class RayCalls:
             otherwise()
         else:
             then(answer.result())
+
+    def ask_head(self, timeout_s: float, then: Callable[[bool], None]) -> None:
+        """Whether the cluster's head answers."""
+        self._aside(partial(head_answers, self._cluster.address, timeout_s), then)
 
     def ask_node(self, node_id: str, timeout_s: float, then: Callable[[bool], None]) -> None:
         """Whether a node answers."""

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
-from stoker.distributed.reaching import check_reachable, host_and_port
+from stoker.distributed.reaching import accepts, check_reachable, host_and_port
 from stoker.errors import ConfigError, MissingDependency
 
 try:
@@ -40,6 +40,7 @@ _state: Any = ray_state
 _utils: Any = ray_utils
 _worker: Any = ray_worker
 _raylet: Any = import_module("ray._raylet")  # compiled, without types
+_tokens: Any = getattr(_raylet, "AuthenticationTokenLoader", None)  # older ones have no tokens
 """Untyped, as most of Ray is; the private modules are those that Ray's own commands use."""
 
 
@@ -213,12 +214,17 @@ def _join(address: str, timeout_s: float) -> None:
     way_out = "Give the address of a head (`ray start --head` prints it), or use --cluster local"
     with _refusing(f"the cluster at {found}{source} cannot be used", way_out):
         check_reachable(host, port, timeout_s)
+        _check_token(found, timeout_s)
         if address != "auto" or source.endswith("RAY_ADDRESS"):
             _check_member(found, timeout_s)
         _init(address=address)
 
 
 _AUTH_MODE = "RAY_AUTH_MODE"
+_ACCESS_WAY_OUT = (
+    "put the cluster's token, which `ray get-auth-token` prints on its head, into RAY_AUTH_TOKEN or into the "
+    "file ~/.ray/auth_token"
+)
 _START_WAY_OUT = (
     "Ray gives it 30 s: if this machine is busy, try again; else see its logs in /tmp/ray/session_latest"
 )
@@ -229,6 +235,8 @@ def _refusing(what: str, way_out: str) -> Generator[None]:
     """Ray's errors, which are pages long, in one line."""
     try:
         yield
+    except ConfigError:
+        raise
     except (OSError, RuntimeError, ValueError, _ray.exceptions.RayError) as error:
         first: BaseException = error
         while isinstance(first.__cause__, Exception):  # which has Ray's own words
@@ -250,16 +258,37 @@ def _running_here() -> tuple[str, str]:
     )
 
 
+def _check_token(address: str, timeout_s: float) -> None:
+    """Whether the cluster accepts the token of this process, or none.
+
+    Raises:
+        ConfigError: It does not, or the token that this process is to send is missing.
+    """
+    is_sent = os.environ.get(_AUTH_MODE, "").lower() == "token"
+    headers: dict[str, str] = {}
+    if is_sent and _tokens is not None:
+        tokens = _tokens.instance()
+        tokens.reset_cache()  # a program may have connected before with another one
+        if not tokens.has_token(ignore_auth_mode=True):
+            raise ConfigError(f"{_AUTH_MODE}=token, but this process has no token: {_ACCESS_WAY_OUT}")
+        headers = tokens.get_token_for_http_header()
+    if accepts(*host_and_port(address), timeout_s, headers):
+        return
+    if not is_sent:
+        raise ConfigError(
+            f"the cluster at {address} wants a token: set {_AUTH_MODE}=token, and {_ACCESS_WAY_OUT}"
+        )
+    sources = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # in Ray's order
+    source = next((name for name in sources if os.environ.get(name)), "~/.ray/auth_token")
+    raise ConfigError(f"the cluster at {address} refuses the token from {source}: {_ACCESS_WAY_OUT}")
+
+
 def _check_member(address: str, timeout_s: float) -> None:
     """Whether this machine is a node of the cluster, for which ``ray.init`` would wait a minute."""
     try:
         client = _raylet.GcsClient(address=address)
         nodes = client.get_all_node_info(timeout=timeout_s).values()
-    except _ray.exceptions.RayError as error:
-        if "auth" in str(error).lower():
-            raise OSError(
-                "it wants a token: with RAY_AUTH_MODE=token, this process sends that of ~/.ray/auth_token"
-            ) from None
+    except _ray.exceptions.RayError:
         raise OSError("what answers there is not the head of a Ray cluster") from None
     if not any(_is_here(node.raylet_socket_name) for node in nodes):
         raise OSError(

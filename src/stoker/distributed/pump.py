@@ -19,6 +19,7 @@ import msgspec
 
 from stoker.distributed.calls import Answer, Events, RayCalls
 from stoker.distributed.cluster import Cluster
+from stoker.distributed.head import HeadWatch
 from stoker.distributed.nodes import refusal_of, words_of
 from stoker.distributed.parcels import Batch, Delivery, Hello
 from stoker.distributed.versions import Versions, difference
@@ -92,6 +93,7 @@ class Pump:
         self._lock = lock
         self._events: Events = queue.SimpleQueue()
         self.calls = RayCalls(cluster, name, worker_cpus, self._events)
+        self._head = HeadWatch(cluster.address, partial(self.calls.ask_head, _QUIET_S), time.monotonic())
         self._due: dict[RayWorker, float] = {}  # when what it has to send goes out
         self._sent_at: dict[RayWorker, float] = {}
         self._losses: list[_Loss] = []
@@ -160,6 +162,7 @@ class Pump:
                 self._check(worker, incarnation, now)
         for loss in [loss for loss in self._losses if now >= loss.until]:
             self._count(loss, None)
+        self._head.tick(now)
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now
             self._look()

@@ -25,9 +25,35 @@ from stoker.trainer.gate import StepGate
 from stoker.trainer.trainer_config import TrainerConfig
 
 if TYPE_CHECKING:
-    from stoker.distributed import RayPlace
+    from stoker.distributed import Cluster, RayPlace
 
-__all__ = ["place_for", "players_on"]
+__all__ = ["cluster_for", "place_for", "players_on"]
+
+
+@contextlib.asynccontextmanager
+async def cluster_for(config: TrainerConfig) -> AsyncGenerator[None]:
+    """Connect to the cluster of a trainer's actors, if they play on one; the connection ends with the block.
+
+    Raises:
+        ConfigError: The cluster cannot be reached.
+        MissingDependency: Ray is not installed.
+    """
+    if config.actors != "ray":
+        yield
+        return
+    cluster = await to_thread.run_sync(_connected, config)
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(cluster.close)
+
+
+def _connected(config: TrainerConfig) -> Cluster:
+    from stoker.distributed import Cluster
+
+    most = worker_range(config.workers or 1).most
+    return Cluster.connect(config.cluster, local_cpus=most * config.worker_cpus)
 
 
 @contextlib.asynccontextmanager

@@ -34,13 +34,14 @@ from stoker.trainer.making import (
     set_torch_threads,
 )
 from stoker.trainer.parts import NamedDataset
+from stoker.trainer.players import cluster_for
 from stoker.trainer.preparing import prepared
 from stoker.trainer.trainer import Progress, Trainer, TrainResult, Watch
 from stoker.trainer.trainer_config import TrainerConfig
 from stoker.trainer.vectorizing import decided, eval_factory_for, vector_factory_for
 from stoker.trainer.views.view import Screen, title_of, view_here
 
-__all__ = ["session_settings", "train"]
+__all__ = ["session_settings", "train", "trainer_config"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ async def train(
             roll_forward=roll_forward,
             **session_settings(config),
         )
+        await ending.enter_async_context(cluster_for(settings))
         if run is None:  # late, so that what cannot be trained leaves none behind
             trainer.run = run = await TrainingRun.create(safe_name(name_of(config)))
         screen = None

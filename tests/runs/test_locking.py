@@ -441,7 +441,8 @@ async def test_one_session_at_a_time_on_one_object_too(tmp_path: Path) -> None:
 
 
 async def test_a_session_that_was_given_up_leaves_its_run_locked(tmp_path: Path) -> None:
-    run = await TrainingRun.create("x", root=tmp_path)
+    path = (await TrainingRun.create("x", root=tmp_path)).directory
+    run = TrainingRun.find(path)  # not from a thread, which would keep it
     run.begin_session()
     run.end_session(settled=False)
     with pytest.raises(
@@ -451,11 +452,10 @@ async def test_a_session_that_was_given_up_leaves_its_run_locked(tmp_path: Path)
     run.end_session(settled=True)
     run.release()
     await run.aclose()
-    path = run.directory
     del run
     gc.collect()
     with pytest.raises(RunLocked, match="this very process"):
-        (await TrainingRun.open(path)).begin_session()
+        TrainingRun.find(path).begin_session()
 
 
 def test_a_forked_child_has_no_part_in_its_parents_session(start: Start) -> None:

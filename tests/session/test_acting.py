@@ -482,6 +482,19 @@ async def test_actors_that_can_never_act_together_are_refused_wherever_the_count
             await session.act_many([np.zeros(2, np.float32)] * 2, range(2))
 
 
+@pytest.mark.parametrize("how", ["cancelled", "abandoned"])
+async def test_an_action_that_will_have_no_outcome_holds_nobody(how: str) -> None:
+    async with TrainingSession(Versioned(), max_staleness=0) as session:
+        with anyio.CancelScope() as scope:
+            if how == "cancelled":
+                scope.cancel()
+            await session.act(np.zeros(2, np.float32), actor_id=0)
+        if how == "abandoned":
+            await session.on_episode_start(0)
+        with anyio.fail_after(5):
+            await session.act(np.zeros(2, np.float32), actor_id=1)
+
+
 @pytest.mark.parametrize("how", ["max_steps", "stop", "failure", "left"])
 async def test_nobody_waits_for_a_pace_that_nobody_keeps_any_more(how: str) -> None:
     """The outcome of one actor's action never comes, and others wait for it when the session ends."""

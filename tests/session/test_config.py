@@ -121,6 +121,10 @@ def test_a_table_by_hand() -> None:
     ]
 
 
+def test_the_first_step_of_learning_is_at_the_warmups_end() -> None:
+    assert driven(SessionConfig(opt_interval=2, warmup_period=6), [10]).learned_at == [6, 8, 10]
+
+
 @pytest.mark.parametrize(("opt_steps", "may_learn"), [(3, True), (4, False), (9, False)])
 def test_what_reached_the_limit_before_learns_no_more(opt_steps: int, may_learn: bool) -> None:
     triggers = Triggers(SessionConfig(max_opts=4), 100, opt_steps, has_run=False)
@@ -153,6 +157,25 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"flush_interval_s": float("nan")}, "flush_interval_s=nan"),
     ({"stall_timeout_s": "soon"}, "stall_timeout_s='soon'"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "opt_steps", "was_interrupted", "limits"),
+    [
+        (0, 0, False, (100, 30)),
+        (99, 29, False, (100, 30)),
+        (100, 30, False, (200, 60)),
+        (100, 30, True, (100, 30)),  # a kill between the last step and the end
+        (101, 31, True, (200, 60)),
+        (0, 0, True, (100, 30)),
+    ],
+)
+def test_a_repeated_limit_is_at_the_next_multiple_that_was_not_trained_to(
+    total_steps: int, opt_steps: int, was_interrupted: bool, limits: tuple[int, int]
+) -> None:
+    config = SessionConfig(max_steps=100, max_opts=30, repeated_limits=("max_steps", "max_opts"))
+    found = config.beginning_at(total_steps, opt_steps, was_interrupted=was_interrupted)
+    assert (found.max_steps, found.max_opts) == limits
 
 
 def test_a_setting_that_cannot_be_is_refused_by_name_and_value() -> None:

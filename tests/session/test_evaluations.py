@@ -50,7 +50,7 @@ async def test_who_waits_is_told_that_a_stopped_training_has_no_more() -> None:
         async def wait() -> None:
             got.append(await session.next_evaluation())
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(5):
             async with anyio.create_task_group() as waiting:
                 waiting.start_soon(wait)
                 await anyio.wait_all_tasks_blocked()

@@ -177,6 +177,27 @@ async def test_where_the_journal_fails_the_newest_the_one_before_is_taken_and_to
 
 
 @pytest.mark.anyio
+async def test_a_replay_that_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The checkpoint before the failing one brings no replay: the run is a fork without one."""
+    run = await TrainingRun.create("source", root=tmp_path)
+    async with TrainingSession(dqn(), run) as session:
+        await feed(session, 0, 30)
+    forked = await fork(run, 30, "fork", root=tmp_path, with_replay=False)
+    again = await TrainingRun.resume(forked.directory)
+    async with TrainingSession(dqn(), again, journal_segment_bytes=400) as session:
+        for k in range(30, 90, 3):
+            await feed(session, k, k + 3)
+            await session.flush()
+    assert again.checkpoint_steps() == [30, 90]
+    damage(again, load_checkpoint(again.checkpoint_path(90))["session"]["events"] - 5)
+    agent = dqn()
+    resumed = await TrainingRun.resume(forked.directory)
+    async with TrainingSession(agent, resumed, roll_forward=False) as session:
+        assert session.total_steps == 30
+        assert len(agent.replay) == 0
+
+
+@pytest.mark.anyio
 async def test_where_the_journal_fails_them_all_that_is_said(tmp_path: Path) -> None:
     run = await trained(tmp_path)
     for step in (60, 90, 120):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,11 @@ from stoker import (
     TrainingRun,
 )
 from stoker.journal import EpisodeEnded, EpisodeStarted
+from stoker.queues import BatchQueue
+from stoker.session.events import Event
+from stoker.session.sync import Handover
 from stoker.testing import ChainEnv, FakeAgent
+from stoker.threads import call_soon_here
 
 TERMINATED = EpisodeStatus.TERMINATED
 HOUR_S = 3600.0
@@ -41,7 +46,6 @@ def step(k: Any, actor_id: int | str = 0) -> Experience:
 
 def new_run(root: Path) -> TrainingRun:
     """A run without an event loop of one's own."""
-    import anyio
 
     async def create() -> TrainingRun:
         return await TrainingRun.create("sync", root=root)
@@ -137,6 +141,40 @@ def test_each_row_of_a_batch_counts_towards_the_next_hand_over() -> None:
         session.flush()
     assert [int(experience.reward) for experience in agent.experiences[:12]] == list(range(12))
     assert agent.total_steps == 21
+
+
+def test_an_action_for_scoring_does_not_take_the_place_of_the_exploring_one() -> None:
+    agent = FakeAgent(policy_extras=True)
+    agent.needs_policy_extras = True
+    with SyncTrainingSession(agent) as session:
+        session.act(1)
+        session.act(2, ActMode.EXPLOIT)
+        session.observe(step(1))
+    assert [experience.policy_extras for experience in agent.experiences] == [1]
+
+
+@pytest.mark.anyio
+async def test_what_was_taken_for_the_queue_goes_in_though_the_task_is_cancelled() -> None:
+    queue: BatchQueue[Event] = BatchQueue(1)
+    handover = Handover(queue, 0, call_soon_here())
+    handover.extend([step(k) for k in range(3)])
+    taken: list[Event] = []
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            scope = anyio.CancelScope()
+            tasks.start_soon(run_within, handover, scope)
+            tasks.start_soon(anyio.to_thread.run_sync, handover.wait)
+            while not queue.n_waiting:
+                await anyio.lowlevel.checkpoint()
+            scope.cancel()
+            while len(taken) < 3:
+                taken += await queue.take()
+    assert [event.observation for event in taken if isinstance(event, Experience)] == [0, 1, 2]
+
+
+async def run_within(handover: Handover, scope: anyio.CancelScope) -> None:
+    with scope:
+        await handover.run()
 
 
 def test_without_a_delay_every_event_is_handed_over_at_once() -> None:

@@ -60,6 +60,13 @@ def test_it_fits_in_two_hundred_lines_and_one_example() -> None:
     assert "await session.observe(" in code
 
 
+def test_its_extras_are_those_of_the_package() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for_maintainers = {"test", "dev", "docs", "faults", "bench"}
+    listed = re.findall(r"`([a-z]+)`", README.partition("\nExtras: ")[2].partition(". ")[0])
+    assert sorted(listed) == sorted(extras.keys() - for_maintainers)
+
+
 @per_claim
 def test_a_claim_is_in_the_readme_and_something_shows_it(claim: Claim) -> None:
     assert claim.text in flat(README)

@@ -61,24 +61,24 @@ def chain() -> ChainEnv:
 
 def dqn(env: Any = None, **settings: Any) -> DQN:
     env = env or chain()
-    config = DQNConfig(**{"learning_starts": 16, "batch_size": 8, "buffer_size": 100, **settings})
+    config = DQNConfig(**{"learning_starts": 16, "batch_size": 8, "buffer_size": 24, **settings})
     return DQN(env.observation_space, env.action_space, config, seed=3)
 
 
 def iqn(**settings: Any) -> IQN:
     env = chain()
-    config = IQNConfig(**{"learning_starts": 16, "batch_size": 8, "buffer_size": 100, **settings})
+    config = IQNConfig(**{"learning_starts": 16, "batch_size": 8, "buffer_size": 24, **settings})
     return IQN(env.observation_space, env.action_space, config, seed=3)
 
 
 def ppo(env: Any, **settings: Any) -> PPO:
-    config = PPOConfig(**{"rollout_steps": 32, "n_epochs": 2, "batch_size": 16, **settings})
+    config = PPOConfig(**{"rollout_steps": 16, "n_epochs": 2, "batch_size": 8, **settings})
     return PPO(env.observation_space, env.action_space, config, seed=3)
 
 
 def off_policy(kind: Any, config_type: Any, **settings: Any) -> Any:
     env = pendulum()
-    small = {"learning_starts": 16, "batch_size": 8, "buffer_size": 100, "hidden_sizes": (8,)}
+    small = {"learning_starts": 16, "batch_size": 8, "buffer_size": 24, "hidden_sizes": (8,)}
     return kind(env.observation_space, env.action_space, config_type(**small, **settings), seed=3)
 
 
@@ -159,13 +159,13 @@ def observing(kind: Any, env: Any, config: Any) -> Any:
 
 
 REPLAYED: dict[str, Any] = {
-    "learning_starts": 16, "batch_size": 8, "buffer_size": 100, "hidden_sizes": (16,),
+    "learning_starts": 16, "batch_size": 8, "buffer_size": 24, "hidden_sizes": (16,),
     "normalize_observations": True,
 }  # fmt: skip
 ROLLED: dict[str, Any] = {
-    "rollout_steps": 32,
+    "rollout_steps": 16,
     "n_epochs": 2,
-    "batch_size": 16,
+    "batch_size": 8,
     "normalize_observations": True,
 }
 
@@ -190,7 +190,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
     ("iql", lambda: off_policy(IQL, IQLConfig, n_step=2, normalize_observations=True), pendulum),
     ("awac", lambda: off_policy(AWAC, AWACConfig), pendulum),
     ("dqn-parts", observing(DQN, numbers, DQNConfig(n_step=3, **REPLAYED)), numbers),
-    ("dqn-camera", observing(DQN, camera, DQNConfig(**{**REPLAYED, "learning_starts": 25})), camera),
+    ("dqn-camera", observing(DQN, camera, DQNConfig(**{**REPLAYED, "learning_starts": 24})), camera),
     ("iqn-tuples", observing(IQN, tuples, IQNConfig(prioritized=True, **REPLAYED)), tuples),
     ("ppo-parts", observing(PPO, numbers, PPOConfig(**ROLLED)), numbers),
     ("ppo-camera", observing(PPO, camera, PPOConfig(**ROLLED)), camera),
@@ -204,8 +204,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("name", "make", "env"), AGENTS, ids=[name for name, *_ in AGENTS])
 def test_stokers_own_agents_keep_every_promise(name: str, make: Any, env: Any) -> None:
     broken: list[str] = []
-    short = ("dqn-camera", "sac-n-step", "iql", "awac", "cql", "bc-parts")
-    steps = 300 if name == "example" else 60 if name in short else 120
+    steps = 300 if name == "example" else 60  # of the others, rollouts and replays are full before the half
     for check in check_agent.checks(make, env, steps=steps):
         try:
             check.run()

@@ -1,6 +1,6 @@
-"""Films of episodes, as ``stoker record`` makes them: Gymnasium's recorder films, ffmpeg joins the parts.
+"""Films of episodes, as ``stoker record`` makes them: ffmpeg encodes each episode, then joins them.
 
-Guarantee: the file has its name only when it is whole.
+Guarantee: the file has its name only when it is whole. Frames are encoded as they come, not kept in memory.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, SupportsFloat, cast
+from typing import IO, Any, Self, SupportsFloat, cast
 
 import gymnasium
 import numpy as np
 from anyio import to_thread
-from gymnasium.wrappers import RecordVideo
 from numpy.typing import NDArray
 
 from stoker.errors import ConfigError, MissingDependency, StokerError
 from stoker.writer import files
 
-__all__ = ["PART_FRAMES", "SUFFIXES", "Film", "check_packages", "checked_target"]
+__all__ = ["SUFFIXES", "Film", "check_packages", "checked_target"]
 
 SUFFIXES = (".mp4", ".gif")
-PART_FRAMES = 400
 _LEAST_SIDE = 160
 """Smaller pictures, such as MinAtar's of 10 by 10, are enlarged to at least this many pixels."""
 
@@ -51,30 +49,25 @@ def checked_target(path: Path, *, replaces: bool) -> Path:
 
 
 def check_packages() -> None:
-    """Refuse to film without what Gymnasium's recorder and this need.
+    """Refuse to film without ffmpeg.
 
     Raises:
-        MissingDependency: A package is not installed; the message names the extra.
+        MissingDependency: Its package is not installed; the message names the extra.
     """
-    for package in ("moviepy", "imageio_ffmpeg"):
-        if find_spec(package) is None:
-            raise MissingDependency(package, "video")
+    if find_spec("imageio_ffmpeg") is None:
+        raise MissingDependency("imageio_ffmpeg", "video")
 
 
 class Film:
     """The episodes of environments that it has wrapped, in the order in which they ended.
 
-    A context manager: it keeps the parts in a temporary directory.
-
-    Args:
-        part_frames: a part has at most this many frames, which are in memory until it is written.
+    A context manager: it keeps the episodes in a temporary directory.
     """
 
-    def __init__(self, part_frames: int = PART_FRAMES) -> None:
-        self._part_frames = part_frames
+    def __init__(self) -> None:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._n_envs = 0
-        self._parts: list[Path] = []
+        self._episodes: list[Path] = []
 
     def __enter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="stoker-film-")
@@ -105,8 +98,7 @@ class Film:
                 f"{single.render_mode!r}"
             )
         self._n_envs += 1
-        directory = self._path / str(self._n_envs)
-        return _Filmed(_Pictures(single), directory, self._parts, self._part_frames)
+        return _Filmed(single, name, self._path / str(self._n_envs), self._episodes)
 
     async def publish(self, path: Path) -> None:
         """Join the episodes to one file.
@@ -115,7 +107,7 @@ class Film:
             StokerError: ffmpeg failed.
             WriteFailed: The disk refused.
         """
-        if not self._parts:
+        if not self._episodes:
             raise StokerError(f"{path}: no episode has ended: there is nothing to write")
         await to_thread.run_sync(self._publish, path)
 
@@ -127,8 +119,8 @@ class Film:
 
     def _publish(self, path: Path) -> None:
         joined = self._path / f"film{path.suffix.lower()}"
-        names = self._path / "parts.txt"
-        names.write_text("".join(f"file '{part}'\n" for part in self._parts))
+        names = self._path / "episodes.txt"
+        names.write_text("".join(f"file '{episode}'\n" for episode in self._episodes))
         if joined.suffix == ".gif":  # colors of its own for each frame, which needs no memory for all
             how = ["-vf", "split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1"]
         else:
@@ -139,67 +131,121 @@ class Film:
 
 
 def _ffmpeg(words: Sequence[str]) -> None:
+    done = subprocess.run(_command(words), capture_output=True, check=False)  # noqa: S603 - of own words
+    if done.returncode:
+        raise _failed(done.stderr, done.returncode)
+
+
+def _command(words: Sequence[str]) -> list[str]:
     from imageio_ffmpeg import get_ffmpeg_exe
 
-    command = [get_ffmpeg_exe(), "-v", "error", "-nostdin", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - of own words
-    if done.returncode:
-        raise StokerError(f"ffmpeg failed: {' '.join(done.stderr.split()) or done.returncode}")
+    return [get_ffmpeg_exe(), "-v", "error", "-nostdin", *words]
 
 
-class _Filmed(RecordVideo[Any, Any]):
-    """Gymnasium's recorder, for whole episodes: one that is closed before its end is not kept.
+def _failed(said: bytes, code: int) -> StokerError:
+    return StokerError(f"ffmpeg failed: {' '.join(said.decode(errors='replace').split()) or code}")
 
-    A long episode is written in parts, so that its frames need not be in memory all at once. moviepy, which
-    writes them, may repeat the last frame of a part.
-    """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], directory: Path, parts: list[Path], most: int) -> None:
-        folder = str(directory)
-        super().__init__(env, folder, episode_trigger=lambda _: True, name_prefix="film", gc_trigger=None)
-        self._kept, self._most = parts, most
-        self._of_episode: list[Path] = []
+class _Filmed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Films whole episodes: one that is closed before its end is not kept."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], name: str, prefix: Path, episodes: list[Path]) -> None:
+        super().__init__(env)
+        self._name, self._prefix, self._episodes = name, prefix, episodes
+        self._n_begun = 0
+        self._encoder: _Encoder | None = None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         """See ``gymnasium.Env``."""
-        self._forget()
-        return super().reset(seed=seed, options=options)
+        self._discard()
+        found = super().reset(seed=seed, options=options)
+        self._n_begun += 1
+        first = self._rendered()
+        path = Path(f"{self._prefix}-{self._n_begun}.mp4")
+        self._encoder = _Encoder(path, first, self.metadata.get("render_fps", 30))
+        return found
 
     def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """See ``gymnasium.Env``."""
         found = super().step(action)
-        is_over = found[2] or found[3]
-        if self.recording and (is_over or len(self.recorded_frames) >= self._most):
-            name = self._video_name
-            self.stop_recording()
-            self._of_episode.append(Path(self.video_folder) / f"{name}.mp4")
-            if is_over:
-                self._kept += self._of_episode
-            else:
-                self.start_recording(f"film-{self.episode_id}-{self.step_id}")
+        if self._encoder is not None:
+            self._encoder.add(self._rendered())
+            if found[2] or found[3]:
+                self._episodes.append(self._encoder.finish())
+                self._encoder = None
         return found
 
     def close(self) -> None:
         """See ``gymnasium.Env``."""
-        self._forget()
+        self._discard()
         super().close()
 
-    def _forget(self) -> None:
-        self.recording = False
-        self.recorded_frames = []
-        self._of_episode = []
+    def _discard(self) -> None:
+        if self._encoder is not None:
+            self._encoder.discard()
+            self._encoder = None
+
+    def _rendered(self) -> NDArray[np.uint8]:
+        frame: Any = self.render()
+        if not isinstance(frame, np.ndarray):
+            raise ConfigError(f"env={self._name!r} cannot be recorded: it rendered a {type(frame).__name__}")
+        return _picture(cast("NDArray[Any]", frame))
 
 
-class _Pictures(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Renders what a video can hold: bytes, with an even number of rows and columns, and not tiny."""
+class _Encoder:
+    """An ffmpeg that writes the frames that it is given to one file."""
 
-    def render(self) -> Any:
-        """See ``gymnasium.Env``."""
-        frame = super().render()
-        return _picture(frame) if isinstance(frame, np.ndarray) else frame
+    def __init__(self, path: Path, first: NDArray[np.uint8], frames_per_s: float) -> None:
+        rows, columns, _ = self._shape = first.shape
+        given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}", "-r", str(frames_per_s)]
+        command = _command([*given, "-i", "-", "-pix_fmt", "yuv420p", str(path)])
+        self._path = path
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process, not full as a pipe may be
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._said)  # noqa: S603
+        self._frames = cast("IO[bytes]", self._process.stdin)
+        self.add(first)
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Encode a frame.
+
+        Raises:
+            StokerError: It has another size than the first, or ffmpeg failed.
+        """
+        if frame.shape != self._shape:
+            sizes = " and then ".join(f"{shape[1]} x {shape[0]}" for shape in (self._shape, frame.shape))
+            raise StokerError(f"an episode's pictures have one size to be filmed: these have {sizes} pixels")
+        try:
+            self._frames.write(frame.tobytes())
+        except BrokenPipeError:
+            raise _failed(*self._ended()) from None
+
+    def finish(self) -> Path:
+        """The file, when it is whole.
+
+        Raises:
+            StokerError: ffmpeg failed.
+        """
+        said, code = self._ended()
+        if code:
+            raise _failed(said, code)
+        return self._path
+
+    def discard(self) -> None:
+        """End before the episode's end."""
+        self._process.kill()
+        self._process.communicate()
+        self._said.close()
+
+    def _ended(self) -> tuple[bytes, int]:
+        """What ffmpeg said, and its exit code."""
+        self._process.communicate()
+        with self._said:
+            self._said.seek(0)
+            return self._said.read(), self._process.returncode
 
 
 def _picture(frame: NDArray[Any]) -> NDArray[np.uint8]:
+    """What a video can hold: bytes, with an even number of rows and columns, and not tiny."""
     if frame.dtype.kind == "f":  # of 0 to 1, as matplotlib has it
         frame = np.rint(255 * np.clip(frame, 0.0, 1.0))
     found = frame.astype(np.uint8)

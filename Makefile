@@ -20,6 +20,7 @@ help: ## List the targets
 define install # $(1): for what; $(2): the extra, if any; $(3): what else is there then
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing stoker and what $(1) needs into $(VENV) (once) ..."
+	@$(PIP) pip # the one of Python 3.11 takes twice as long
 	@$(PIP) -e '.$(2)'
 	@touch $@ $(3)
 endef

@@ -7,7 +7,8 @@ stoker and torch are already imported and stay whole at the end, without the des
 the server, ``/proc/PID/cmdline`` is the server's, and ``PYTHONHASHSEED`` has no effect. Tests of these, and
 of the installed command, start a real interpreter.
 
-Processes that multiprocessing spawns from tests are forked from the server, too; not those of programs.
+Processes that multiprocessing spawns are forked from the server, too, those of tests and those of programs.
+A program's are in its process group, as real ones are.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class _Program(NamedTuple):
     blocked: list[int]
     kept: Sequence[int] = ()
     """Descriptors that the program has beside its standard streams, under the same numbers."""
+    group: int = 0
+    """The process group that it joins; 0: one of its own."""
 
 
 # In the test --------------------------------------------------------------------------------------
@@ -154,9 +157,8 @@ class Spawned(popen_spawn_posix.Popen):
         if "--multiprocessing-fork" not in args or popen_spawn_posix.Popen is not Spawned:
             return _spawnv_passfds(path, args, passfds)
         words = list(args[args.index("-c") :])
-        program = _Program(
-            words, str(Path.cwd()), dict(os.environ), (), _ignored(), _blocked(), sorted(passfds)
-        )
+        kept, group = sorted(passfds), os.getpgrp() if _inherited else 0
+        program = _Program(words, str(Path.cwd()), dict(os.environ), (), _ignored(), _blocked(), kept, group)
         with Spawned._lock:
             pid, connection = _fork(program, [0, 1, 2, *program.kept])
         Spawned._connections[pid] = connection
@@ -207,7 +209,7 @@ def _fork(program: _Program, descriptors: Sequence[int]) -> tuple[int, socket.so
     connection, theirs = socket.socketpair()
     with theirs:
         socket.send_fds(_server().control, [b"."], [theirs.fileno()])
-    data = pickle.dumps(program)
+    data = pickle.dumps(tuple(program))
     socket.send_fds(connection, [_NUMBER.pack(len(data))], descriptors)
     connection.sendall(data)
     [pid] = _NUMBER.unpack(connection.recv(_NUMBER.size))
@@ -215,13 +217,19 @@ def _fork(program: _Program, descriptors: Sequence[int]) -> tuple[int, socket.so
 
 
 class _Server(NamedTuple):
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     control: socket.socket
+
+
+_inherited: list[socket.socket] = []
+"""In a program: its connection to the server that it is forked from."""
 
 
 @functools.cache
 def _server() -> _Server:
     """This process's server, started for its first program."""
+    if _inherited:
+        return _Server(None, _inherited[0])
     control, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -235,14 +243,17 @@ def _server() -> _Server:
 
 def server_pid() -> int | None:
     """The process id of this process's server, if it has started."""
-    return _server().process.pid if _server.cache_info().currsize else None
+    process = _server().process if _server.cache_info().currsize else None
+    return process and process.pid
 
 
 def stop() -> None:
     """End this process's server, if it has started, with the programs that still run."""
     if _server.cache_info().currsize:
-        _server().control.close()
-        _server().process.wait(30.0)
+        process, control = _server()
+        control.close()
+        if process is not None:
+            process.wait(30.0)
         _server.cache_clear()
 
 
@@ -252,6 +263,7 @@ def stop() -> None:
 def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
     """Fork a process for each program. Returns in these processes only, with what each is to run."""
     running: dict[int, socket.socket] = {}
+    controls = [control]
 
     def reap(*_: object) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -260,25 +272,35 @@ def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
                     connection.sendall(_NUMBER.pack(ended[1]))
 
     signal.signal(signal.SIGCHLD, reap)
-    while (message := socket.recv_fds(control, 1, 1))[0]:
-        connection = socket.socket(fileno=message[1][0])
-        size, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, 64)
-        with connection.makefile("rb") as file:
-            program: _Program = pickle.loads(file.read(*_NUMBER.unpack(size)))
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        pid = os.fork()
-        if not pid:
-            for each in (control, connection, *running.values()):
-                each.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while control in controls:
+        for ready in select.select(controls, [], [])[0]:
+            message = socket.recv_fds(ready, 1, 1)
+            if not message[0]:
+                controls.remove(ready)
+                ready.close()
+                continue
+            connection = socket.socket(fileno=message[1][0])
+            size, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, 64)
+            with connection.makefile("rb") as file:
+                program = _Program(*pickle.loads(file.read(*_NUMBER.unpack(size))))
+            own, its = socket.socketpair()
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+            pid = os.fork()
+            if not pid:
+                for each in (*controls, own, connection, *running.values()):
+                    each.close()
+                _inherited.append(its)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+                return program, descriptors
+            running[pid] = connection
+            controls.append(own)
+            its.close()
+            for descriptor in descriptors:
+                os.close(descriptor)
+            with contextlib.suppress(OSError):
+                connection.sendall(_NUMBER.pack(pid))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            return program, descriptors
-        running[pid] = connection
-        for descriptor in descriptors:
-            os.close(descriptor)
-        with contextlib.suppress(OSError):
-            connection.sendall(_NUMBER.pack(pid))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
     for pid in list(running):
         os.kill(pid, signal.SIGKILL)
     sys.exit()
@@ -286,7 +308,10 @@ def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
 
 def _become(program: _Program, descriptors: list[int]) -> None:
     """Turn this fork of the server into the program's process, as the system and the interpreter would."""
-    os.setsid()
+    with contextlib.suppress(PermissionError):  # the group has ended
+        os.setpgid(0, program.group)
+    popen_spawn_posix.Popen = Spawned
+    multiprocessing.util.spawnv_passfds = Spawned.spawnv_passfds
     os.chdir(program.cwd)
     own_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ.clear()
@@ -297,6 +322,8 @@ def _become(program: _Program, descriptors: list[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, program.blocked)
     numbers = [0, 1, 2, *program.kept]
     above = max(*numbers, *descriptors) + 1
+    with _inherited.pop() as low:
+        _inherited.append(socket.socket(fileno=fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, above)))
     moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, above) for descriptor in descriptors]
     for descriptor in descriptors:
         os.close(descriptor)

@@ -71,6 +71,7 @@ def test_the_manifest_is_valid_to_the_letter() -> None:
     for each, kind in zip(MANIFEST, kinds, strict=True):
         known = msgspec.to_builtins(msgspec.convert(each, kind))  # refuses types that Kubernetes does
         assert unknown_in(each, known) == []
+    assert unknown_in({"spec": [{"prot": 1}]}, {"spec": [{"port": None}]}) == [".spec[0].prot"]
 
 
 def unknown_in(given: Any, known: Any, path: str = "") -> list[str]:

@@ -12,7 +12,7 @@ DEV    := $(VENV)/.for-development
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format documents docs docs-serve mutants learning faults bench bench-quick dist wheel clean
+.PHONY: help train test lint format documents docs docs-serve mutants learning faults bench bench-quick dist wheel extras clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -95,6 +95,9 @@ wheel: ## Install the wheel in an empty environment of $(PYTHON), and use it as 
 	  "$$(ls stoker-*.whl)[service]"
 	build/wheel/venv/bin/python -m pip check
 	cd build/wheel && venv/bin/python -P ../../tests/release/installed.py
+
+extras: ## Install each extra of dist/*.whl alone, and use what it is for (long)
+	$(PYTHON) tests/release/extras.py
 
 clean: ## Remove what the other targets made, except runs
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis dist build site

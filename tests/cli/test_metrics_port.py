@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -84,3 +85,28 @@ def test_a_port_that_no_system_has_is_refused(command: Any, tmp_path: Path) -> N
         assert done.returncode == 2
         assert said in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_several_policies_are_scraped_with_their_names(started: Any, tmp_path: Path) -> None:
+    game = Path(__file__).parent.parent / "multi"
+    process = started(
+        *(
+            "train",
+            "pettingzoo:counting_game:CountingGame",
+            "--policy",
+            "one=first",
+            "--policy",
+            "other=*",
+        ),
+        *("-n", "1000000", "--hidden-sizes", "8", "--eval-freq", "0", "--no-progress", "--metrics-port", "0"),
+        PYTHONPATH=os.pathsep.join([str(game), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    )
+    url, steps = url_of(process), {}
+    while min(steps.values(), default=0) < 50:
+        with urlopen(url, timeout=30) as response:
+            families = text_string_to_metric_families(response.read().decode())
+            samples = [sample for family in families for sample in family.samples]
+        steps = {s.labels["policy"]: s.value for s in samples if s.name == "stoker_env_steps_total"}
+    assert set(steps) == {"one", "other"}
+    process.terminate()
+    assert process.wait(timeout=60) == 0

@@ -188,3 +188,36 @@ def test_a_tracker_without_its_package_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == "stoker: error: wandb is not installed: run `pip install 'stoker[wandb]'`\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_the_best_policy_is_exported_when_the_training_is_done(stoker: Any, tmp_path: Path) -> None:
+    words = ("train", "CartPole-v1", "-n", "300", *SMALL, "--export-best", "numpy", "onnx", "--json")
+    done = stoker(*words)
+    assert done.returncode == 0, done.stderr
+    directory = Path(json.loads(done.stdout)["run"]) / "policy"
+    assert {"policy.npz", "policy.onnx", "policy.json"} <= {path.name for path in directory.iterdir()}
+    assert f"/{directory.parent.name}/policy (" in done.stderr
+    assert stoker("verify", str(directory.parent)).returncode == 0
+    again = stoker("resume", str(directory.parent), "-n", "400", "--export-best", "numpy", "--no-progress")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((directory / "policy.json").read_bytes())["total_steps"] == 400
+
+
+def test_an_agent_that_cannot_be_exported_is_refused_before_it_is_trained(
+    stoker: Any, tmp_path: Path
+) -> None:
+    parts = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    words = (
+        "train",
+        "CartPole-v1",
+        "-n",
+        "300",
+        "--agent",
+        "own_parts:RandomAgent",
+        "--export-best",
+        "numpy",
+    )
+    done = stoker(*words, env={"PYTHONPATH": parts})
+    assert done.returncode == 2
+    assert "--export-best numpy: a RandomAgent has no policy_module()" in done.stderr
+    assert not (tmp_path / "runs").exists()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stoker import load_policy
 from stoker.cli.main import main
 from stoker.runs import TrainingGroup, TrainingRun
 
@@ -36,10 +37,12 @@ def test_several_policies_are_trained_and_resumed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     policies = ["--policy", "one=first", "--policy", "other=sec*:dqn"]
-    said(capsys, "train", GAME, "--name", "game", *policies, "-n", "60", *SMALL)
+    said(capsys, "train", GAME, "--name", "game", *policies, "-n", "60", *SMALL, "--export-best", "numpy")
     group = TrainingGroup.find("runs/game")
     assert group.committed.joint_steps == 60
     assert set(group.runs) == {"one", "other"}
+    for name, policy in group.runs.items():
+        assert f"/{name}/" in load_policy(policy.directory / "policy").description["run"]
     again = said(capsys, "resume", "runs/game", "-n", "100", "--json", "--no-progress")
     result = json.loads(again.splitlines()[-1])
     assert result["joint_steps"] == 100
@@ -76,6 +79,11 @@ def test_policies_that_do_not_fit_are_refused(
     words = [word for policy in policies for word in ("--policy", policy)]
     assert problem in said(capsys, "train", GAME, *words, "-n", "60", *SMALL, code=2)
     assert not list(tmp_path.iterdir())
+
+
+def test_several_policies_have_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("train", GAME, "--policy", "one=*", "--seeds", "0-2")
+    assert "--seeds 0-2 --policy: train a group for each --seed" in said(capsys, *words, code=2)
 
 
 def test_self_play_is_trained_and_resumed(

@@ -269,3 +269,23 @@ def test_a_counter_that_falls_is_found() -> None:
     high, low = parsed("a_total 2\nb 5\n"), parsed("a_total 1\nb 4\n")
     assert counters_that_fell(high, low) == ["a_total"]
     assert counters_that_fell(low, high) == []
+
+
+@pytest.mark.anyio
+async def test_the_series_of_several_policies_have_the_name_of_theirs() -> None:
+    red, blue = TrainingSession(FakeAgent(), opt_interval=0), TrainingSession(FakeAgent())
+    async with red, blue:
+        for session, n_steps in ((red, 2), (blue, 3)):
+            for actor_id in range(n_steps):
+                await session.observe(step(actor_id))
+            await session.barrier()
+        scrape = scraped(Exposition({"red": red.telemetry, "blue": blue.telemetry, "later": lambda: None}))
+        alone = scraped(Exposition(blue.telemetry))
+    assert value(scrape, "stoker_env_steps_total", policy="red") == 2
+    assert value(scrape, "stoker_env_steps_total", policy="blue") == 3
+    assert {labels for _, labels in scrape if ("policy", "later") in labels} == set()
+    of_blue = {
+        (name, labels - {("policy", "blue")}) for name, labels in scrape if ("policy", "blue") in labels
+    }
+    assert of_blue == set(alone)
+    assert all(any(key == "policy" for key, _ in labels) for _, labels in scrape)

@@ -122,6 +122,7 @@ async def _started(flags: TrainingCommand, config: TrainConfig, run: TrainingRun
     words += [] if flags.max_time is None else ["--max-time", flags.max_time]
     words += [] if flags.progress else ["--no-progress"]
     words += ["--json"] if flags.json else []
+    words += ["--export-best", *flags.export_best] if flags.export_best else []
     if flags.metrics_port is not None:
         words += ["--metrics-port", str(flags.metrics_port), "--metrics-host", flags.metrics_host]
     learner = _learner(cluster, run)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 from rich.console import Console
 
+from stoker.cli.export_best import check_export, export_best
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.printing import command, from_here, say_json
 from stoker.cli.sudden_end import SuddenEnd
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from stoker.telemetry.serving import MetricsServer
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["DONE", "ENDED_EARLY", "FACTS", "STOPPED", "Driver"]
+__all__ = ["DONE", "ENDED_EARLY", "FACTS", "STOPPED", "Driver", "metrics_server"]
 
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
@@ -77,7 +78,7 @@ class Driver(SignalGuard):
         self._sudden_end: SuddenEnd | None = None
 
     def __enter__(self) -> Self:
-        self._metrics = _metrics_server(self._flags, self._read)  # first: its port may be taken
+        self._metrics = metrics_server(self._flags, self._read)  # first: its port may be taken
         return super().__enter__()
 
     def close(self) -> None:
@@ -116,6 +117,7 @@ class Driver(SignalGuard):
         from stoker.session.tail import progress_told
         from stoker.trainer import train
 
+        check_export(self._flags.export_best, agent)
         if self._metrics is not None:
             self.say(f"metrics: {self._metrics.url}")
         progress: Progress | None = None
@@ -154,7 +156,10 @@ class Driver(SignalGuard):
             self._expect_end()
         if progress is not None and screen.reading is not None:
             result = progress.result()
-            self.say_result(self._head_of(result, config), result, config, screen.reading)
+            head = self._head_of(result, config)
+            self.say_result(head, result, config, screen.reading)
+            if self._flags.export_best and head not in STOPPED:
+                self.say(await export_best(run.directory, self._flags.export_best))
         return 0
 
     def view_of(self, config: TrainConfig) -> View:
@@ -295,8 +300,9 @@ def _normalized(reward: float | None, config: TrainConfig) -> float | None:
     return None if reward is None else normalized_score(reward, config.reference_scores)
 
 
-def _metrics_server(
-    flags: TrainingCommand, read: Callable[[], TrainingReading | None]
+def metrics_server(
+    flags: TrainingCommand,
+    read: Callable[[], TrainingReading | None] | Mapping[str, Callable[[], TrainingReading | None]],
 ) -> MetricsServer | None:
     """What answers at ``--metrics-port``; None: it is not given.
 

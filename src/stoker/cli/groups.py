@@ -5,13 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 from anyio import to_thread
+from rich.console import Console
 
+from stoker.cli.driving import metrics_server
+from stoker.cli.export_best import check_export, export_best
+from stoker.cli.group_views import GroupScreen
 from stoker.cli.limits import Limits, TrainingCommand
 from stoker.cli.printing import command, from_here, say_json
 from stoker.errors import ConfigError, StokerError
@@ -22,11 +27,10 @@ from stoker.trainer.views.text import number
 if TYPE_CHECKING:
     from stoker.multi import MultiAgentSession
     from stoker.runs import TrainingGroup
+    from stoker.telemetry import TrainingReading
     from stoker.trainer.groups import GroupTraining
 
 __all__ = ["parsed_policies", "resume_policies", "train_policies"]
-
-_SHOWN_EVERY_S = 5.0
 
 
 def parsed_policies(words: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -56,6 +60,8 @@ async def train_policies(
 
     config = GroupConfig.of(training, parsed_policies(policies))
     made = await to_thread.run_sync(GroupTraining, config)
+    for agent in made.agents.values():
+        check_export(flags.export_best, agent)
     group = await made.create(name, version, root)
     agents = ", ".join(f"{policy} ({own.training.agent})" for policy, own in config.policies.items())
     _say(f"training {agents} on {training.env}; group: {from_here(group.directory)}")
@@ -103,16 +109,28 @@ async def _drive(flags: TrainingCommand, training: GroupTraining, group: Trainin
     """Train until the end, a signal or the time limit, and print the result."""
     limits, began = flags.limits(), time.monotonic()
     config = training.config.training
+    title = f"{', '.join(training.agents)} · {config.env} · {config.num_envs} environments"
+    screen = GroupScreen(Console(stderr=True), title, config.total_timesteps, progress=flags.progress)
+
+    def read(name: str) -> TrainingReading | None:
+        session = training.session
+        return None if session is None else session.sessions[name].telemetry()
 
     async def watch(session: MultiAgentSession) -> None:
         async with anyio.create_task_group() as tasks:
             if limits.max_s is not None:
-                tasks.start_soon(_stop_in_time, session, limits)
-            if flags.progress:
-                tasks.start_soon(_show, session, config)
+                tasks.start_soon(_stop_in_time, session, limits, screen)
+            tasks.start_soon(screen.follow, session)
 
-    async with stop_on_signals(_Stopper(training), grace_s=limits.grace_s):
-        await training.run(group, watch)
+    server = metrics_server(flags, {name: partial(read, name) for name in training.agents})
+    try:
+        if server is not None:
+            screen.say(f"metrics: {server.url}")
+        async with stop_on_signals(_Stopper(training), grace_s=limits.grace_s):
+            await training.run(group, watch)
+    finally:
+        if server is not None:
+            server.close()
     session = training.session
     if session is None:
         return 1
@@ -136,6 +154,8 @@ async def _drive(flags: TrainingCommand, training: GroupTraining, group: Trainin
     lines.append(f"  {'group':<18} {from_here(group.directory)}")
     if is_short:
         lines.append(f"  {'resume':<18} {command(['stoker', 'resume', str(group.directory)])}")
+    if flags.export_best and not is_short:
+        lines += [await export_best(run.directory, flags.export_best) for run in group.runs.values()]
     if flags.json:
         _say("\n".join(lines))
         say_json({"group": str(group.directory), "joint_steps": session.joint_steps, "policies": policies})
@@ -144,20 +164,10 @@ async def _drive(flags: TrainingCommand, training: GroupTraining, group: Trainin
     return 0
 
 
-async def _stop_in_time(session: MultiAgentSession, limits: Limits) -> None:
+async def _stop_in_time(session: MultiAgentSession, limits: Limits, screen: GroupScreen) -> None:
     await anyio.sleep(max(0.0, limits.finishes_at(0.0) - time.monotonic()))
-    _say("finishing: the time is nearly over, saving the training")
+    screen.say("finishing: the time is nearly over, saving the training")
     session.stop()
-
-
-async def _show(session: MultiAgentSession, config: TrainConfig) -> None:
-    while True:
-        await anyio.sleep(_SHOWN_EVERY_S)
-        parts = [f"joint step {session.joint_steps:,} of {config.total_timesteps:,}"]
-        for name, one in session.sessions.items():
-            reward = one.telemetry().episode_reward
-            parts.append(f"{name}: reward {number(reward)}, {one.total_episodes:,} episodes")
-        _say("   ".join(parts))
 
 
 def _say(text: str) -> None:

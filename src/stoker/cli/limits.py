@@ -7,7 +7,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -15,7 +15,10 @@ from stoker.cli.parsing import Command, Flag
 from stoker.errors import ConfigError
 from stoker.settings import Natural
 
-__all__ = ["Limits", "TrainingCommand", "limits_of", "seconds"]
+__all__ = ["ExportFormat", "Limits", "TrainingCommand", "limits_of", "seconds"]
+
+ExportFormat: TypeAlias = Literal["onnx", "pt2", "numpy"]
+"""As ``stoker.policies.exporting.PolicyFormat``, whose module imports torch."""
 
 _PARTS = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m)?(?:(?P<s>[0-9]+(?:\.[0-9]+)?)s)?"
@@ -74,6 +77,9 @@ class TrainingCommand(Command, frozen=True, kw_only=True):
 
     metrics_host: Annotated[str, Flag(metavar="HOST")] = "127.0.0.1"
     """The address of --metrics-port. Anybody who reaches it may read the metrics."""
+
+    export_best: tuple[ExportFormat, ...] = ()
+    """When the training is done, write its best policy to RUN/policy: as onnx, pt2 or numpy, or several."""
 
     def limits(self) -> Limits:
         """The limits of this process.

@@ -120,7 +120,7 @@ async def resume_seeds(
             for seed in sweep.seeds:
                 order = _train_order(flags, version, seed)
                 if (run := there.get(seed)) is not None:
-                    order = Order("resume", {**fields, "run": str(run.directory), "grace": flags.grace})
+                    order = Order("resume", {**fields, **_shared(flags), "run": str(run.directory)})
                 directory_of = None if run is None else run.directory
                 runs.append(SeedRun(seed, order if seed in wanted else None, directory_of))
             return await _carry_out(sweeper, runs, version, is_json=flags.json)
@@ -145,7 +145,12 @@ def _without_seed(config: TrainConfig) -> dict[str, Any]:
 def _train_order(flags: TrainingCommand, version: SweepVersion, seed: int) -> Order:
     place = version.directory
     fields = {"name": place.parent.name, "run_version": place.name, "runs_dir": str(place.parents[1])}
-    return Order("train", {**fields, "grace": flags.grace, "training": version.sweep.config_of(seed)})
+    return Order("train", {**fields, **_shared(flags), "training": version.sweep.config_of(seed)})
+
+
+def _shared(flags: TrainingCommand) -> dict[str, Any]:
+    """The flags that each seed has as well."""
+    return {"grace": flags.grace, "export_best": flags.export_best}
 
 
 def _counted(config: TrainConfig, seeds: Sequence[int], jobs: int) -> str:

@@ -404,6 +404,8 @@ def _check_seeds(given: Mapping[str, Any], in_file: dict[str, Any]) -> None:
         raise ConfigError(f"seed = {both['seed']!r}, seeds = {both['seeds']!r}: give one of them")
     if "seeds" in both:
         seeds_from(both["seeds"])
+        if both.get("policy"):
+            raise ConfigError(f"--seeds {both['seeds']} --policy: train a group for each --seed by itself")
         if both.get("metrics_port") is not None:
             raise ConfigError(
                 f"--seeds {both['seeds']} --metrics-port {both['metrics_port']}: each seed is a process, and "

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stoker.errors import MissingDependency
 from stoker.telemetry.reading import Buckets, NodeReading, ServiceCounts, TrainingReading
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 __all__ = ["Exposition"]
+
+Read: TypeAlias = Callable[[], TrainingReading | None]
 
 _MOST_REASONS, _MOST_ROUTES, _MOST_TRAIN, _MOST_USER, _MOST_NODES = 24, 40, 20, 100, 8
 
@@ -87,7 +89,8 @@ class Exposition:
 
     Args:
         read: reads the training, such as ``session.telemetry``; None where there is none, and it may return
-            None while there is none yet.
+            None while there is none yet. A mapping reads several trainings: each series then has the label
+            ``policy``, a key of the mapping.
         service: what the service counts.
 
     Raises:
@@ -95,7 +98,7 @@ class Exposition:
     """
 
     def __init__(
-        self, read: Callable[[], TrainingReading | None] | None = None, service: ServiceCounts | None = None
+        self, read: Read | Mapping[str, Read] | None = None, service: ServiceCounts | None = None
     ) -> None:
         try:
             from prometheus_client import CollectorRegistry
@@ -104,7 +107,10 @@ class Exposition:
             raise MissingDependency("prometheus-client", "prometheus") from error
         self._choose_encoder = choose_encoder
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(read, service))
+        if read is None or callable(read):
+            self._registry.register(_Collector(read, service))
+        else:
+            self._registry.register(_GroupCollector(read))
         self._reading = Lock()
 
     def __call__(self, accept: str = "") -> tuple[bytes, str]:
@@ -121,12 +127,33 @@ class Exposition:
             return encode(self._registry), content_type
 
 
+class _GroupCollector:
+    """The series of several trainings, with the label ``policy``."""
+
+    def __init__(self, reads: Mapping[str, Read]) -> None:
+        self._collectors = {name: _Collector(read, None) for name, read in reads.items()}
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing, as ``_Collector``."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The families of this moment."""
+        families: dict[str, Metric] = {}
+        for policy, collector in self._collectors.items():
+            for family in collector.collect():
+                samples = [
+                    sample._replace(labels={"policy": policy, **sample.labels}) for sample in family.samples
+                ]
+                kept = families.setdefault(family.name, family)
+                kept.samples = samples if kept is family else [*kept.samples, *samples]
+        yield from families.values()
+
+
 class _Collector:
     """What prometheus_client asks at each scrape."""
 
-    def __init__(
-        self, read: Callable[[], TrainingReading | None] | None, service: ServiceCounts | None
-    ) -> None:
+    def __init__(self, read: Read | None, service: ServiceCounts | None) -> None:
         self._read = read
         self._service = service
         self._busy: dict[tuple[str, str], float] = {}

@@ -130,6 +130,7 @@ class GroupTraining:
         config: what to train.
 
     Attributes:
+        agents: what learns, by the name of the policy.
         session: once it runs.
 
     Raises:
@@ -140,10 +141,10 @@ class GroupTraining:
         self.config = config
         self.session: MultiAgentSession | None = None
         self._spaces = _spaces_of(config)
-        self._agents: dict[str, LearningAgent] = {}
+        self.agents: dict[str, LearningAgent] = {}
         for name, policy in config.policies.items():
             own, spaces = policy.training, self._spaces[name]
-            self._agents[name] = make_agent(own.agent, *spaces, own.agent_settings, own.seed, own.device)
+            self.agents[name] = make_agent(own.agent, *spaces, own.agent_settings, own.seed, own.device)
 
     async def create(self, name: str, version: str, root: AnyPath) -> TrainingGroup:
         """Make the group's directory, with the config of each policy's run."""
@@ -183,7 +184,7 @@ class GroupTraining:
             torch.set_num_threads(config.torch_threads)
             self.session = session = await ending.enter_async_context(
                 MultiAgentSession(
-                    self._agents,
+                    self.agents,
                     self.config.policy_of,
                     group,
                     max_joint_steps=config.total_timesteps,

@@ -1,0 +1,180 @@
+"""Views of a training of several policies: a table with a line for each, or plain lines."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import anyio
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from stoker.multi import MultiAgentSession
+from stoker.threads import DedicatedThread
+from stoker.trainer.views.text import duration, number
+
+__all__ = ["GroupReading", "GroupScreen", "PolicyReading", "drawn", "line_of"]
+
+_LINE_S, _REFRESH_S, _RATE_S = 5.0, 0.25, 10.0
+"""Seconds between two plain lines, between two drawings, and that the speed is over."""
+_CLOSING_S = 2.0
+"""The longest delay of a training's end by a terminal that accepts nothing."""
+_BAR = 24
+
+_WIDTHS = {"steps": 9, "episodes": 8, "reward": 8, "length": 6, "eval": 8, "best": 8, "updates": 9}
+"""Columns and their least widths: they do not move with each number."""
+
+
+class PolicyReading(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy at one moment; None where there is nothing yet."""
+
+    name: str
+    steps: int
+    episodes: int
+    reward: float | None
+    length: float | None
+    evaluation: float | None
+    best: float | None
+    updates: int
+
+
+class GroupReading(msgspec.Struct, frozen=True, kw_only=True):
+    """A group at one moment. The speed is in joint steps per second, over the last 10 s."""
+
+    joint_steps: int
+    limit: int
+    steps_per_s: float
+    elapsed_s: float
+    policies: tuple[PolicyReading, ...]
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the limit at this speed."""
+        return (self.limit - self.joint_steps) / self.steps_per_s if self.steps_per_s > 0 else None
+
+
+class GroupScreen:
+    """Shows a group that trains, from a thread: a slow terminal does not delay its actors.
+
+    Args:
+        console: where to.
+        title: above the table.
+        limit: joint steps of the training.
+        progress: whether to show more than lines that are said.
+    """
+
+    def __init__(self, console: Console, title: str, limit: int, *, progress: bool) -> None:
+        self._console = console
+        self._title = title
+        self._limit = limit
+        self._progress = progress
+        self._live: Live | None = None
+        if progress and console.is_terminal and not console.is_dumb_terminal:
+            self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+        self._began_s = self._shown_at = time.monotonic()
+        self._samples: deque[tuple[float, int]] = deque()
+
+    def say(self, text: str) -> None:
+        """Print a line beside the view."""
+        with contextlib.suppress(OSError):  # the terminal is gone; the training continues
+            self._console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+    async def follow(self, session: MultiAgentSession) -> None:
+        """Show the group until cancelled, and then its last state."""
+        if not self._progress:
+            return
+        thread = DedicatedThread("stoker-view")
+        try:
+            while True:
+                await thread.run(self._show, self.read(session))
+                await anyio.sleep(_REFRESH_S)
+        finally:
+            with anyio.move_on_after(_CLOSING_S, shield=True):
+                await thread.run(self._end, self.read(session))
+            thread.close()
+
+    def read(self, session: MultiAgentSession) -> GroupReading:
+        """The group now."""
+        now, steps = time.monotonic(), session.joint_steps
+        self._samples.append((now, steps))
+        while len(self._samples) > 2 and now - self._samples[0][0] > _RATE_S:
+            self._samples.popleft()
+        then, steps_then = self._samples[0]
+        return GroupReading(
+            joint_steps=steps,
+            limit=self._limit,
+            steps_per_s=(steps - steps_then) / (now - then) if now > then else 0.0,
+            elapsed_s=now - self._began_s,
+            policies=tuple(_policy(session, name) for name in session.sessions),
+        )
+
+    def _show(self, reading: GroupReading) -> None:
+        with contextlib.suppress(OSError):
+            if self._live is not None:
+                if not self._live.is_started:
+                    self._live.start()
+                    self._console.show_cursor()  # a process that is killed cannot give it back
+                self._live.update(drawn(reading, self._title), refresh=True)
+            elif time.monotonic() - self._shown_at >= _LINE_S:
+                self._shown_at = time.monotonic()
+                self._console.out(line_of(reading), highlight=False)
+
+    def _end(self, reading: GroupReading) -> None:
+        self._show(reading)
+        with contextlib.suppress(OSError):
+            if self._live is not None:
+                self._live.stop()
+
+
+def _policy(session: MultiAgentSession, name: str) -> PolicyReading:
+    one = session.sessions[name]
+    found = one.telemetry()
+    return PolicyReading(
+        name=name,
+        steps=one.total_steps,
+        episodes=one.total_episodes,
+        reward=found.episode_reward,
+        length=found.episode_length,
+        evaluation=found.eval_reward,
+        best=one.best_value,
+        updates=one.opt_steps,
+    )
+
+
+def drawn(reading: GroupReading, title: str) -> RenderableType:
+    """The progress of the group, and a line for each policy."""
+    head = Table.grid(padding=(0, 2, 0, 0))
+    head.add_row(
+        ProgressBar(total=max(reading.limit, 1), completed=reading.joint_steps, width=_BAR),
+        Text(f"{reading.joint_steps:,}/{reading.limit:,} joint steps"),
+        Text(f"{reading.steps_per_s:,.0f}/s"),
+        Text(f"ETA {duration(reading.eta_s)}"),
+        Text(f"elapsed {duration(reading.elapsed_s)}"),
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("policy")
+    for name, width in _WIDTHS.items():
+        table.add_column(name, justify="right", no_wrap=True, min_width=width)
+    for policy in reading.policies:
+        table.add_row(Text(policy.name, style="bold cyan"), *_cells(policy))
+    return Group(Text(title, style="bold"), head, table)
+
+
+def _cells(policy: PolicyReading) -> Sequence[str]:
+    values = (policy.reward, policy.length, policy.evaluation, policy.best)
+    return (f"{policy.steps:,}", f"{policy.episodes:,}", *map(number, values), f"{policy.updates:,}")
+
+
+def line_of(reading: GroupReading) -> str:
+    """The group in one line."""
+    parts = [f"  {reading.joint_steps:,}/{reading.limit:,} joint steps  {reading.steps_per_s:,.0f}/s"]
+    for policy in reading.policies:
+        reward = f"reward {number(policy.reward)}"
+        parts.append(f"{policy.name}: {reward}, {policy.episodes:,} episodes")
+    return "   ".join(parts)

@@ -34,6 +34,8 @@ def place(source: Path) -> Path:
     if source.name == "__init__.py":
         return Path("reference", f"{package_in(source.parent)}.md")
     inside = source.relative_to(ROOT)
+    if inside == Path("README.md"):
+        return Path("readme.md")  # the site's own first page is docs/index.md
     return inside if inside.suffix == ".md" else inside.with_name(f"{inside.name}.md")
 
 

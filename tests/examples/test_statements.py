@@ -20,7 +20,7 @@ from stoker.cli.main import COMMANDS
 from stoker.testing import ChainEnv, FakeAgent, check_recorder
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OF_A_RUN = "runs/CartPole-v1"
 PLACEHOLDERS = {
@@ -88,12 +88,12 @@ def test_its_command_lines_have_commands_and_flags_that_exist(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_agents.py").write_text("class Reinforce:\n    ...\n")  # docs/agents.md says there is one
+    (tmp_path / "tables.py").write_text("class QTable:\n    ...\n")  # docs/start/agent.md has it
     helps: dict[tuple[str, ...], str] = {}
     for words in commands(page):
         if words == ["sha256"]:  # not a command: what checkpoints begin their comment with
             continue
-        own = [word for word in words if word.startswith("my_agents:")]  # its flags are not those of DQN
+        own = [word for word in words if word.startswith("tables:")]  # its flags are not those of DQN
         called = words[: 2 if " ".join(words[:2]) in COMMANDS else 1]  # some have two words
         asked = (*called, *(["--agent", *own] if own else []), "--help")
         if asked not in helps:

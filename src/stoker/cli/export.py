@@ -36,10 +36,12 @@ class Export(RunCommand, frozen=True, kw_only=True):
     """Also compute what actions are chosen by: values, logits, or mean and std."""
 
     async def __call__(self) -> int:
-        from stoker.cli.stored import open_trained
+        from stoker.cli.stored import config_of, open_run, open_trained
         from stoker.policies.exporting import export_policy
 
-        run, _ = await open_trained(self.run)
+        run = await open_run(self.run)
+        if not run.latest_checkpoint_path.exists() or await config_of(run) is not None:
+            run, _ = await open_trained(self.run)  # else a program with its own session trained it
         out = Path(self.out)
 
         def export() -> Any:

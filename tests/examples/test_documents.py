@@ -12,6 +12,7 @@ import pytest
 
 import launching
 import stoker
+from stoker.protocol import decode_step
 from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.runs.events import KINDS, EventRow
 
@@ -23,6 +24,42 @@ LONG, SHORT = "20_000", "400"
 
 def blocks(page: Path, language: str) -> list[str]:
     return [code for tag, code in FENCE.findall(page.read_text()) if tag == language]
+
+
+CHECKED = {
+    ("command-line", "toml"): "test_readme.py",
+    ("environments", "toml"): "below",
+    ("protocol", "json"): "tests/protocol/test_page.py and tests/service/test_page.py",
+    ("runs", "text"): "test_readme.py",
+    ("services", "json"): "below",
+    ("training", "toml"): "test_statements.py",
+}
+SHOWN = {
+    ("architecture", "text"): "a drawing",
+    ("explain", "text"): "an output whose numbers are those of one machine",
+    ("jobs", "dockerfile"): "nothing here builds images",
+    ("many-agents", "text"): "a tree",
+    ("protocol", "text"): "pseudo-code",
+    ("testing", "text"): "the output for an agent that is not shown",
+    ("training", "text"): "an output whose numbers are those of one run",
+}
+"""Blocks that are neither Python nor commands: where they are checked, or why they only show something."""
+
+
+def test_every_block_runs_or_is_known_here() -> None:
+    found = {
+        (page.stem, tag)
+        for page in PAGES
+        if page.parent != ROOT
+        for tag in re.findall(r"^ *```(\w*)\n.*?^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+    }
+    assert {block for block in found if block[1] not in ("python", "sh")} == CHECKED.keys() | SHOWN.keys()
+
+
+def test_the_records_of_a_funnel_are_records() -> None:
+    (code,) = blocks(ROOT / "docs" / "services.md", "json")
+    records = [record for line in code.splitlines() for record in decode_step(line, "json").steps]
+    assert [(record.actor, record.seq) for record in records] == [("visitor-7", seq) for seq in (1, 2, 3)]
 
 
 def section(page: Path, heading: str) -> str:

@@ -16,7 +16,7 @@ __all__ = ["AWAC"]
 
 
 class AWAC(AdvantageWeightedAgent[AWACConfig]):
-    """An actor and twin critics with targets, an optimizer each, and a replay.
+    """AWAC (Nair et al. 2020): an actor, twin critics with targets, an optimizer each, and a replay.
 
     See ``TwinCriticAgent`` for arguments, attributes and errors.
     """

@@ -27,7 +27,7 @@ __all__ = ["BC"]
 
 
 class BC(OffPolicyAgent[BCConfig, Imitator, BCPolicy]):
-    """A network, Adam and a replay that holds the data.
+    """Behavior cloning: a network, Adam and a replay that holds the data.
 
     Args:
         observation_space: any of a fixed size, see ``AgentSpaces``.

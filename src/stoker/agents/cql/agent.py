@@ -25,7 +25,7 @@ __all__ = ["ConservativeLoss", "DiscreteCQL", "conservative_loss"]
 
 
 class DiscreteCQL(QLearningAgent[DiscreteCQLConfig, QNetwork]):
-    """DQN whose loss has a conservative part, for learning from data.
+    """Discrete CQL (Kumar et al. 2020): DQN whose loss has a conservative part, for learning from data.
 
     See ``QLearningAgent`` for the arguments. The priorities of a prioritized replay are TD errors alone.
     """

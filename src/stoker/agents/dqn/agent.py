@@ -25,7 +25,7 @@ __all__ = ["DQN", "TDLoss", "td_loss", "td_targets"]
 
 
 class DQN(QLearningAgent[DQNConfig, QNetwork]):
-    """A Q-network, its target network, Adam and a replay.
+    """DQN (Mnih et al. 2015): a Q-network, its target network, Adam and a replay.
 
     See ``QLearningAgent`` for the arguments.
     """

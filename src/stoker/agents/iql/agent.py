@@ -24,7 +24,7 @@ __all__ = ["IQL"]
 
 
 class IQL(AdvantageWeightedAgent[IQLConfig]):
-    """An actor, twin critics with targets, a network of states' values, an optimizer each, and a replay.
+    """IQL (Kostrikov et al. 2021): an actor, twin critics with targets, a value network, and a replay.
 
     See ``TwinCriticAgent`` for arguments, attributes and errors.
     """

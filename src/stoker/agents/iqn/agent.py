@@ -26,7 +26,7 @@ __all__ = ["IQN", "quantile_targets"]
 
 
 class IQN(QLearningAgent[IQNConfig, QuantileNetwork]):
-    """A network of quantiles, its target network, Adam and a replay.
+    """IQN (Dabney et al. 2018): a network of quantiles, its target network, Adam and a replay.
 
     See ``QLearningAgent`` for the arguments. The fractions that an update learns at are drawn by a generator
     of the agent, which ``state_dict`` holds. The priorities of a prioritized replay are the losses of the

@@ -49,7 +49,7 @@ _LOGGED = ("policy_loss", "value_loss", "entropy", "approx_kl")
 
 
 class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
-    """A policy, a value function, Adam and the open rollout.
+    """PPO (Schulman et al. 2017): a policy, a value function, Adam and the open rollout.
 
     An update takes all transitions observed so far once there are ``rollout_steps`` of them, over all actors.
     The advantages of an actor are estimated from its own transitions only. The ratios and returns of an

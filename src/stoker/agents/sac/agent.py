@@ -32,7 +32,7 @@ class Temperature(nn.Module):
 
 
 class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
-    """An actor that draws actions, twin critics with targets, a temperature, an optimizer each, and a replay.
+    """SAC (Haarnoja et al. 2018): an actor that samples, twin critics with targets, and a temperature.
 
     The temperature is what a nat of entropy is worth in rewards. It is learned so that the policy's entropy
     is ``target_entropy``, or fixed. See ``TwinCriticAgent`` for arguments, attributes and errors.

@@ -21,7 +21,7 @@ __all__ = ["TD3"]
 
 
 class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
-    """An actor and twin critics, each with a target network and an optimizer, and a replay.
+    """TD3 (Fujimoto et al. 2018): an actor and twin critics, each with a target network, and a replay.
 
     See ``TwinCriticAgent`` for arguments, attributes and errors.
     """

@@ -36,6 +36,9 @@ CHECKED = {
 }
 SHOWN = {
     ("architecture", "text"): "a drawing",
+    ("deploying", "ini"): "for systemd",
+    ("deploying", "nginx"): "for nginx",
+    ("deploying", "text"): "for Caddy",
     ("explain", "text"): "an output whose numbers are those of one machine",
     ("jobs", "dockerfile"): "nothing here builds images",
     ("many-agents", "text"): "a tree",

@@ -43,6 +43,7 @@ OF_GYMNASIUM = {"AsyncVectorEnv", "AtariPreprocessing", "AutoresetMode", "Record
 NOT_OURS = OF_GYMNASIUM | {
     "CancelledError",
     "CartPole",
+    "QTable",
     "CheckpointCallback",
     "CombinedExtractor",
     "TaskGroup",

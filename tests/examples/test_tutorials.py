@@ -26,11 +26,11 @@ BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FOLLOWED = ["quickstart", *(f"start/{name}" for name in ("agent", "cluster", "data", "game", "gymnasium"))]
 """Pages that are done from the first block to the last, in a directory of their own."""
 
-ELSEWHERE = ["environments", "start/service"]
-"""Pages whose blocks have tests of their own: in test_documents.py, and below."""
+ELSEWHERE = ["environments", "runs", "start/service"]
+"""Pages whose commands have tests of their own: in test_documents.py, in test_readme.py, and below."""
 
 SHORTER = {r"20_000": "200", r"-n [123]0{4,5}\b": "-n 200", r"--episodes \d+": "--episodes 2"}
-SHORTER |= {"-n 60000": "-n 6000", "--seeds 0-4": "--seeds 0-1"}
+SHORTER |= {"/served --at-step 10000": " --at-step 200", "-n 60000": "-n 6000", "--seeds 0-4": "--seeds 0-1"}
 FEWER = "--num-envs 2 --eval-freq 100 --eval-episodes 2 --record-freq 50 --no-progress"
 NOT_RUN = {
     "pip install": "the tests run in what was installed",
@@ -40,6 +40,8 @@ NOT_RUN = {
     "stoker train Acrobot-v1 --actors ray": "the same",
     "stoker resume runs/CartPole-v1 -n 200 --workers": "the same",
     r"stoker dash(?! --export)": "tests/dashboard looks at it in a browser",
+    "podman": "nothing here runs containers",
+    "stoker actor --connect https": "a server that is not here",
     "sbatch": "test_jobs.py runs the scripts without Slurm",
     "./actors.ssh.sh": "test_jobs.py runs it without ssh",
     "stoker serve --env CartPole-v1 --host 0.0.0.0": "tests/cli/test_serve.py makes the certificate for it",
@@ -121,6 +123,7 @@ class Reader:
             case ["stoker", "token", *rest, ">>", out]:
                 with (self.directory / out).open("a") as file:
                     file.write(self.run("-m", "stoker", "token", *rest))
+                (self.directory / out).chmod(0o600)  # as umask 077, which the page sets, or chmod
             case ["stoker", *rest]:
                 self.run("-m", "stoker", *rest)
             case ["umask" | "chmod" | "cp", *_]:

@@ -47,7 +47,6 @@ NOT_OURS = OF_GYMNASIUM | {
     "CombinedExtractor",
     "QTable",  # docs/start/agent.md
     "TaskGroup",
-    "TimeoutStopSec",  # of systemd
 }
 NOT_OURS |= {
     "ETag",
@@ -55,6 +54,7 @@ NOT_OURS |= {
     "HttpClient",
     "TimeLimit",
 }  # of HTTP, C#, Godot and the plugin of Godot RL Agents
+NOT_OURS |= {"ExecStart", "PrivateDevices", "ReadOnlyPaths", "TimeoutStopSec"}  # of systemd
 NOT_OURS |= set(re.findall(r"alert: (\w+)", (ROOT / "src/stoker/telemetry/alerts.yml").read_text()))
 FROM_MLFLOW = {"stoker.name", "stoker.version", "stoker.run_id", "stoker.resumed_at"}  # tags
 NO_MODULES = FROM_MLFLOW | {

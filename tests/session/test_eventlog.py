@@ -33,6 +33,7 @@ from stoker import (
 from stoker.actors import FailureLimit
 from stoker.recorders import RunContext
 from stoker.recorders.protocol import BaseRecorder
+from stoker.runs import lease
 from stoker.runs.events import AttemptEnded, BestChanged, CheckpointWritten, EventRow
 from stoker.session.eventlog import EventLimit, EventLog
 from stoker.testing import ChainEnv, FakeAgent
@@ -432,7 +433,10 @@ async def test_an_end_that_cannot_be_recorded_is_logged_and_hides_nothing(
     assert [(row.attempt, row.details["how"]) for row in ended] == [(1, "killed"), (2, "finished")]
 
 
-async def test_an_attempt_whose_beginning_cannot_be_recorded_does_not_begin(run: TrainingRun) -> None:
+async def test_an_attempt_whose_beginning_cannot_be_recorded_does_not_begin(
+    run: TrainingRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LEASE_S", 0.2)  # its file was torn, too, so that it must run out
     session = TrainingSession(FakeAgent(), run)
     with files_of_at_most(100), pytest.raises(WriteFailed, match=r"events\.jsonl: File too large"):
         await session.open()

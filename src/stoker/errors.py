@@ -204,7 +204,8 @@ class RelearningFailed(SessionError):
     """The agent failed on events that it is to learn again; ``__cause__`` is its error.
 
     Args:
-        first, last: the numbers of the events in the journal, one of which it failed on.
+        first: the number of the first event in the journal that it may have failed on.
+        last: the number of the last one.
         total_steps: the environment steps that it had learned.
         cause: its error.
     """

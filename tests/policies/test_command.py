@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,13 @@ def test_a_whole_number_is_observed(trained: Callable[..., Path], tmp_path: Path
         policy = load_policy(tmp_path / "lake" / name)
         assert policy.act(0) in range(4)
         assert policy.act(np.arange(16)).shape == (16,)
+
+
+def test_a_run_of_a_program_needs_no_config(cartpole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs/CartPole-v1/v1/20260101_000000"
+    shutil.copytree(cartpole, run, ignore=shutil.ignore_patterns("config.json"))
+    assert main(["export", str(run), "-o", str(tmp_path / "policy"), "--format", "numpy"]) == 0
+    assert load_policy(tmp_path / "policy").act(np.zeros(4, np.float32)) in (0, 1)
 
 
 @pytest.mark.parametrize(

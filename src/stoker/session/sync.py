@@ -56,7 +56,10 @@ class SyncTrainingSession(Readings):
     later than ``max_delay_s`` after it, and with ``flush``, ``checkpoint`` and the exit.
 
     Args:
-        agent, run, stats, settings: as for ``TrainingSession``; ``recorders``, too.
+        agent: as for ``TrainingSession``.
+        run: as there.
+        stats: as there.
+        settings: as there; ``recorders``, too.
         batch_size: how many events are handed over at once, at most.
         max_delay_s: how long an event may wait for others, while calls come in.
     """

@@ -20,7 +20,7 @@ from stoker.cli.main import COMMANDS
 from stoker.testing import ChainEnv, FakeAgent, check_recorder
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OF_A_RUN = "runs/CartPole-v1"
 PLACEHOLDERS = {
@@ -63,7 +63,7 @@ NO_MODULES = FROM_MLFLOW | {
     "stoker.commit",
     "stoker.v1",
 }  # of spans; a protocol
-per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def prose(page: Path) -> str:

@@ -58,13 +58,13 @@ async def main():
     with Guard([signal.SIGTERM], 0.2) as guard:
         if what == "nothing to finish":
             signal.raise_signal(signal.SIGTERM)
-            await asyncio.sleep(600)
+            await asyncio.sleep(5)
         asked = asyncio.Event()
         guard.finish_with(asked.set)
         signal.raise_signal(signal.SIGTERM)
         await asked.wait()
         if what == "lock":
-            ctypes.PyDLL(None).sleep(600)
+            ctypes.PyDLL(None).sleep(5)
         if what == "terminal":
             os.set_blocking(2, False)
             try:
@@ -72,7 +72,7 @@ async def main():
                     os.write(2, bytes(4096))
             except BlockingIOError:
                 os.set_blocking(2, True)
-            await asyncio.sleep(600)
+            await asyncio.sleep(5)
     time.sleep(2.5)  # longer than the guard would have waited
     print("alive")
 

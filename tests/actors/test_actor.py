@@ -40,9 +40,10 @@ async def test_turns_go_round_in_order(first: int) -> None:
 
 async def test_actors_that_leave_are_skipped() -> None:
     turns, order = turns_of(3), list[int]()
-    async with anyio.create_task_group() as tasks:
-        for place, n in enumerate((1, 3, 2)):
-            tasks.start_soon(rounds, turns, place, n, order)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for place, n in enumerate((1, 3, 2)):
+                tasks.start_soon(rounds, turns, place, n, order)
     assert order == [0, 1, 2, 1, 2, 1]
 
 

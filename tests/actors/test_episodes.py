@@ -1,13 +1,24 @@
-"""How often an environment may fail: a table against a fake clock."""
+"""How often an environment may fail, by a table against a fake clock, and what counts as its failure."""
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
-from stoker.actors.episodes import FailureCount, FailureLimit
+from stoker.actors.episodes import (
+    EnvCalls,
+    EnvironmentFailed,
+    FailureCount,
+    FailureLimit,
+    opened_env,
+    play_episode,
+)
 from stoker.errors import ActorFailed, ConfigError, UnexpectedExit
+from stoker.testing import ChainEnv
+from stoker.types import EpisodeStatus, Experience
 
 CAUSE = RuntimeError("simulator crashed")
 
@@ -74,3 +85,92 @@ def test_limits_that_cannot_be_used_are_refused() -> None:
     ]:
         with pytest.raises(ConfigError, match=message):
             FailureLimit(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_a_call_counts_as_running_until_it_ends_in_whichever_way() -> None:
+    calls = EnvCalls()
+    seen: list[float | None] = []
+
+    async def call(*, fails: bool) -> int:
+        seen.append(calls.since)
+        if fails:
+            raise CAUSE
+        return 7
+
+    assert await calls(call(fails=False)) == 7
+    assert calls.since is None
+    with pytest.raises(EnvironmentFailed) as failure:
+        await calls(call(fails=True))
+    assert failure.value.__cause__ is CAUSE
+    assert calls.since is None
+    assert None not in seen
+
+
+def test_a_cancellation_is_a_failure_only_where_the_environment_raised_it() -> None:
+    async def cancels() -> None:
+        raise asyncio.CancelledError
+
+    async def main() -> None:
+        calls = EnvCalls()
+        task = asyncio.ensure_future(calls(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        assert calls.since is not None
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert calls.since is None
+        with pytest.raises(EnvironmentFailed):
+            await calls(cancels())
+
+    asyncio.run(main())
+
+
+class Listening:
+    """Acts as it is told, and keeps what it observes."""
+
+    def __init__(self, actions: list[int]) -> None:
+        self.actions = actions
+        self.steps: list[Experience] = []
+
+    async def may_step(self) -> bool:
+        return bool(self.actions)
+
+    async def act(self, observation: Any, /) -> Any:
+        return self.actions.pop(0), None, None
+
+    async def observe(self, step: Experience, /) -> None:
+        self.steps.append(step)
+
+
+class Paying(ChainEnv):
+    """Pays for each step what its number is."""
+
+    def step(self, action: Any) -> Any:
+        seen, _, terminated, truncated, info = super().step(action)
+        return seen, float(self._steps), terminated, truncated, info
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("n_played", [0, 1, 3])
+async def test_an_episode_that_is_continued_has_the_record_of_the_whole(n_played: int) -> None:
+    actions = [1, 0, 1, 1, 1]
+    async with opened_env(partial(Paying, 3), "inline", "env") as env:
+        first = Listening(actions[:n_played])
+        assert await play_episode(env, first, 0, 7) is None, "abandoned"
+        second = Listening(actions[n_played:])
+        record = await play_episode(env, second, 0, 7, first.steps)
+    assert record is not None
+    assert (record.total_reward, record.length) == (1.0 + 2.0 + 3.0 + 4.0 + 5.0, 5)
+    assert [step.reward for step in first.steps + second.steps] == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("most", [1, 4, 5])
+async def test_an_episode_has_at_most_its_steps_and_then_is_truncated(most: int) -> None:
+    listener = Listening([1, 0] * 2 + [1] * 9)
+    async with opened_env(partial(ChainEnv, 5), "inline", "env") as env:
+        record = await play_episode(env, listener, 0, 7, max_steps=most)
+    assert record is not None
+    assert (record.length, record.status) == (most, EpisodeStatus.TRUNCATED)
+    assert [step.status.is_done for step in listener.steps] == [False] * (most - 1) + [True]

@@ -1,7 +1,8 @@
-"""Copies of a policy: when they are due, what they are made of, and how they are handed to a process."""
+"""What goes between an actor and its session: the metrics of its steps, and copies of the policy."""
 
 from __future__ import annotations
 
+import math
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -9,10 +10,13 @@ import torch
 from portable_parts import PortableAgent
 
 from stoker.actors.places import PicklerByValue
-from stoker.actors.streams import PolicyFeed
-from stoker.errors import ConfigError
+from stoker.actors.streams import ActorStream, PolicyFeed, StepMetrics
+from stoker.errors import ConfigError, InvalidExperience
+from stoker.journal import EpisodeStarted
+from stoker.session import TrainingSession
 from stoker.session.publishing import PolicyBuffer
 from stoker.testing import FakeAgent
+from stoker.types import EpisodeStatus, Experience
 
 
 def test_a_copy_is_due_when_it_is_behind_by_the_interval() -> None:
@@ -33,6 +37,8 @@ def test_a_copy_is_due_when_it_is_behind_by_the_interval() -> None:
     policies.publish(21)
     assert feed.newest().version == 21
     assert not feed.is_due(20)
+    newest = policies.acquire()
+    assert newest.n_users == 1, "no copy that was made holds it"
 
 
 def test_copies_of_one_seed_actor_and_episode_are_alike_and_others_are_not() -> None:
@@ -68,3 +74,46 @@ def test_tensors_go_to_a_process_by_value_also_those_that_share_memory() -> None
     assert torch.equal(first, one[:3])
     assert torch.equal(second, one[3:])
     assert not first.is_shared()
+
+
+@pytest.mark.anyio
+async def test_the_metrics_of_a_resumed_episode_count_what_came_before() -> None:
+    seen: list[StepMetrics] = []
+
+    async def on_step(metrics: StepMetrics) -> None:
+        seen.append(metrics)
+
+    def step(reward: float) -> Experience:
+        return Experience(0, 0, reward, 0, EpisodeStatus.CONTINUING)
+
+    async with TrainingSession(FakeAgent()) as session:
+        stream = ActorStream(session, 0, on_step)
+        stream.begin()
+        await stream.start_episode(7)
+        before = [step(1.0), step(2.0)]
+        for each in before:
+            await stream.observe(each)
+        resumed = ActorStream(session, 0, on_step)
+        resumed.begin()
+        resumed.resume_episode(before)
+        await resumed.observe(step(4.0))
+        await resumed.publish(step(4.0))
+        await resumed.start_episode(8)
+        await resumed.observe(step(8.0))
+        await resumed.publish(step(8.0))
+    found = [(each.episode_step, each.episode_reward, each.reward, each.total_steps) for each in seen]
+    assert found == [(3, 7.0, 4.0, 3), (1, 8.0, 8.0, 4)]
+    assert resumed.report.steps == 2
+
+
+@pytest.mark.anyio
+async def test_steps_count_once_also_where_one_of_them_is_refused() -> None:
+    steps = [Experience(0, 0, reward, 0, EpisodeStatus.CONTINUING) for reward in (1.0, 2.0, math.nan, 4.0)]
+    async with TrainingSession(FakeAgent()) as session:
+        stream = ActorStream(session, 0)
+        stream.begin()
+        await stream.send([EpisodeStarted(0, 7), *steps[:2]])
+        with pytest.raises(InvalidExperience):
+            await stream.send(steps[1:])
+        assert (stream.report.steps, stream.episode_steps, stream.episode_reward) == (3, 3, 5.0)
+        assert session.accepted_steps == 3

@@ -110,7 +110,7 @@ async def test_whole_episodes_in_order_up_to_exactly_max_steps(mode: AutoresetMo
         assert [e.reward for e in mine] == [float(k % 3 == 2) for k in range(len(mine))]
         assert all(e.status.is_terminal == (k % 3 == 2) for k, e in enumerate(mine))
     assert session.total_episodes == sum(len(of(agent, actor_id)) // 3 for actor_id in range(4))
-    assert session.stats_summary()["episode_length"] == 3.0
+    assert session.stats_summary() == {"episode_reward": 1.0, "episode_length": 3.0}
     assert [report.actor_id for report in reports] == [0, 1, 2, 3]
     assert all(report.env_s == reports[0].env_s > 0 and report.restarts == 0 for report in reports)
 

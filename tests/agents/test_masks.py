@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from stoker import (
     run_actors,
     run_vector_actors,
 )
-from stoker.agents.dqn.agent import td_targets
 from stoker.agents.dqn.policy import epsilon_greedy, softmax_actions
 from stoker.agents.iqn.agent import quantile_targets
 from stoker.replay import Batch
@@ -94,8 +94,9 @@ def iqn() -> IQN:
     return IQN(masked(ONE), ONE, IQNConfig(learning_starts=64, hidden_sizes=(32, 32)))
 
 
-def cql() -> DiscreteCQL:
-    return DiscreteCQL(masked(ONE), ONE, DiscreteCQLConfig(learning_starts=64, hidden_sizes=(32,)))
+def cql(**settings: Any) -> DiscreteCQL:
+    small = {"learning_starts": 64, "hidden_sizes": (32,)}
+    return DiscreteCQL(masked(ONE), ONE, DiscreteCQLConfig(**{**small, **settings}))
 
 
 def bc(space: Any = ONE) -> BC:
@@ -210,15 +211,20 @@ def test_ppo_learns_by_the_probabilities_of_the_allowed_actions(space: Any) -> N
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_targets_are_of_the_best_allowed_next_action(double: bool) -> None:
-    agent = dqn(double=double)
+@pytest.mark.parametrize("make", [dqn, cql])
+def test_targets_are_of_the_best_allowed_next_action(
+    make: Callable[..., DQN | DiscreteCQL], double: bool
+) -> None:
+    agent = make(double=double, gamma=0.9)
     with torch.no_grad():
         for weight in agent._target.network.parameters():
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)), alpha=0.3)
     agent.observe(played(agent, 90))
     batch: Batch = agent.replay.sample(64)
     network, slow = agent._network, agent._target.network
-    targets = td_targets(network.of_allowed, slow.of_allowed, batch, 0.9, double=double)
+    with torch.no_grad():
+        taken = network(batch.observations).gather(1, agent._indices(batch)[:, None])[:, 0]
+        targets = taken - agent._write_gradients(batch, None).errors
     assert torch.isfinite(targets).all(), "the last masks of episodes forbid everything"
     assert (batch.bootstrap_masks == 0).any()
     differs = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -14,7 +15,7 @@ from stoker.agents.off_policy import EpisodeLosses
 from stoker.agents.protocol import RebuildsReplay
 from stoker.errors import ConfigError
 from stoker.nested import difference
-from stoker.types import Experience
+from stoker.types import EpisodeStatus, Experience
 from stoker.writer import stage
 
 MakeAgent = Callable[..., DQN]
@@ -107,6 +108,27 @@ def test_a_replay_made_with_other_settings_is_not_rebuilt(
     assert len(other.replay) == other.replay.n_added == 0
 
 
+def test_an_episode_that_is_given_up_is_learned_to_its_last_step_and_no_further(
+    make_agent: MakeAgent, make_experiences: MakeExperiences
+) -> None:
+    """Before each next step, three steps of the one before: none of them crosses into the next episode."""
+    agent = make_agent(n_step=3, gamma=0.5)
+    steps = [msgspec.structs.replace(step, status=EpisodeStatus.CONTINUING) for step in make_experiences(8)]
+    agent.observe(steps[:5])
+    assert agent.replay.n_added == 3
+    agent.on_episode_start(steps[0].actor_id)
+    assert agent.replay.n_added == 5
+    agent.observe(steps[5:])
+    kept = agent.replay.state_dict()
+    assert kept["rewards"].tolist() == pytest.approx(
+        [
+            sum(0.5**k * step.reward for k, step in enumerate(steps[first:end]))
+            for first, end in ((0, 3), (1, 4), (2, 5), (3, 5), (4, 5), (5, 8))
+        ]
+    )
+    assert kept["bootstrap_masks"].tolist() == [0.25, 0.25, 0.25, 0.5, 1.0, 0.25]
+
+
 LOSSES = st.floats(0, 1e6)
 
 
@@ -137,3 +159,15 @@ def test_taking_and_dropping_forget_that_actor_only() -> None:
     losses.drop("never seen")
     assert losses.take(1) == losses.take(2) == {}
     assert losses.take(3) == {"loss_mean": 1.0, "loss_max": 1.0}
+
+
+def test_losses_after_an_episode_was_dropped_belong_to_none_until_the_next_step() -> None:
+    losses = EpisodeLosses()
+    losses.observed("a")
+    losses.add(1.0)
+    losses.drop("a")
+    losses.add(2.0)
+    assert losses.take("a") == {}
+    losses.observed("a")
+    losses.add(3.0)
+    assert losses.take("a") == {"loss_mean": 3.0, "loss_max": 3.0}

@@ -138,6 +138,21 @@ def test_a_digest_does_not_depend_on_how_transitions_are_cut(sizes: tuple[int, .
     assert cut.hexdigest() != one_by_one.hexdigest()
 
 
+def test_a_digest_knows_the_end_of_an_episode() -> None:
+    [whole] = parts_of(columns(dataset()))
+    assert isinstance(whole, ExperienceBatch)
+    terminated = msgspec.structs.replace(whole, terminated=whole.truncated, truncated=whole.terminated)
+    both = msgspec.structs.replace(whole, terminated=whole.truncated)
+    digests = []
+    for batch in (whole, terminated, both):
+        for transitions in (batch, batch.experiences()):
+            digests.append(TransitionDigest())
+            digests[-1].add(transitions)
+    truncates, same, terminates, *others = [digest.hexdigest() for digest in digests]
+    assert truncates == same != terminates
+    assert others == [terminates] * 3, "an episode that terminated was not truncated"
+
+
 @pytest.mark.parametrize("other", [dataset(seed=1), dataset()[: N - 1], []], ids=["other", "shorter", "none"])
 async def test_another_data_set_is_refused(tmp_path: Path, other: list[Experience]) -> None:
     run = await TrainingRun.create("r", root=tmp_path)

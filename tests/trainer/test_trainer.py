@@ -18,7 +18,7 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from stoker import DQN, ConfigError, DQNConfig, EpisodeStatus, Experience, SessionError, TrainingRun
-from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
+from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 from stoker.trainer import EvaluationSettings, Progress, Trainer, TrainerConfig
 
 pytestmark = pytest.mark.anyio
@@ -159,7 +159,7 @@ async def test_a_crashing_environment_does_not_block_train_step() -> None:
         return CrashingEnv(ChainEnv(), {4, 5, 21}, steps=steps)
 
     async with Trainer(chain_agent(), make, TrainerConfig(max_steps=30, num_envs=2)) as trainer:
-        with anyio.fail_after(60):
+        with anyio.fail_after(30):
             for _ in range(30):
                 assert await trainer.train_step() is not None
 
@@ -170,7 +170,7 @@ async def test_an_error_that_ends_the_actors_reaches_train_step() -> None:
 
     with pytest.raises(ConfigError, match="without a method"):
         async with Trainer(chain_agent(), make, TrainerConfig(max_steps=30)) as trainer:
-            with anyio.fail_after(60):
+            with anyio.fail_after(30):
                 await trainer.train_step()
                 await anyio.sleep_forever()
 
@@ -291,7 +291,7 @@ async def test_stepping_ends_however_the_training_does(how: str, by: str) -> Non
         eval_interval=15,
         evaluation=evaluation,
     )
-    with anyio.fail_after(60):
+    with anyio.fail_after(20):
         async with Trainer(chain_agent(), ChainEnv, config) as trainer:
             count = 0
             while True:
@@ -325,7 +325,7 @@ async def test_in_lockstep_a_crashing_environment_holds_up_nobody(tmp_path: Path
         return CrashingEnv(ChainEnv(), {4, 5, 21}, steps=steps)
 
     config = TrainerConfig(max_steps=30, num_envs=3)
-    with anyio.fail_after(60):
+    with anyio.fail_after(30):
         async with Trainer(chain_agent(), make, config, run=run, lockstep=True) as trainer:
             for _ in range(30):
                 assert await trainer.train_step() is not None
@@ -454,7 +454,7 @@ async def until_training(trainer: Trainer) -> None:
 @pytest.mark.parametrize("by", ["task", "thread", "session", "watch", "before it is open"])
 async def test_a_training_is_read_and_stopped_while_it_runs(by: str, tmp_path: Path) -> None:
     run = await TrainingRun.create("r", root=tmp_path)
-    trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_steps=10**6, eval_interval=20), run=run)
+    trainer = Trainer(chain_agent(), ChainEnv, TrainerConfig(max_steps=5000, eval_interval=20), run=run)
     for call in (trainer.stop, lambda: trainer.session):
         with pytest.raises(SessionError, match="at the moment"):
             call()
@@ -470,7 +470,7 @@ async def test_a_training_is_read_and_stopped_while_it_runs(by: str, tmp_path: P
     async def train() -> None:
         results.append(await trainer.train(watch=watch))
 
-    with anyio.fail_after(60):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(train)
             if by == "before it is open":
@@ -487,17 +487,46 @@ async def test_a_training_is_read_and_stopped_while_it_runs(by: str, tmp_path: P
                     await anyio.to_thread.run_sync(trainer.stop)
                 else:
                     trainer.session.stop()
-    assert results[0].total_steps < 10**6
+    assert results[0].total_steps < 5000
     assert (results[0].total_steps == 0) == (by == "before it is open")
     assert results[0].total_steps == run.metadata.total_steps == trainer.agent.total_steps
     with pytest.raises(SessionError, match="at the moment"):
         trainer.stop()
 
 
+async def test_a_trainer_that_was_stopped_trains_again() -> None:
+    trainer = Trainer(FakeAgent(), ChainEnv, TrainerConfig(max_steps=1000))
+
+    async def watch(progress: Progress) -> None:
+        trainer.stop()
+        await anyio.sleep_forever()
+
+    assert (await trainer.train(watch=watch)).total_steps < 1000
+    assert (await trainer.train()).total_steps == 1000
+
+
+async def test_leaving_after_a_stop_does_not_wait_for_the_evaluation_in_progress() -> None:
+    entered = anyio.Event()
+
+    class Held(AsyncChainEnv):
+        async def step(self, action: Any) -> Any:
+            entered.set()
+            await anyio.sleep_forever()
+
+    config = TrainerConfig(max_steps=1000, num_envs=2, eval_interval=5, evaluation=EVALUATION)
+    with anyio.fail_after(20):
+        async with Trainer(chain_agent(), ChainEnv, config, eval_factory=Held) as trainer:
+            while not entered.is_set():
+                assert await trainer.train_step() is not None
+            trainer.stop()
+    assert trainer.result is not None
+    assert trainer.result.last_eval_reward is None
+
+
 async def test_stepping_to_the_end_is_evaluated_and_leaving_before_is_not() -> None:
     config = TrainerConfig(max_steps=50, num_envs=2, eval_interval=10**6, evaluation=EVALUATION)
     for last in (50, 20):
-        with anyio.fail_after(60):
+        with anyio.fail_after(30):
             async with Trainer(chain_agent(), ChainEnv, config) as trainer:
                 async for step in trainer:
                     if step.total_steps == last < 50:
@@ -551,7 +580,7 @@ async def test_a_trainer_that_is_just_ending_is_still_in_its_training(tmp_path: 
     go, ending, token = threading.Event(), anyio.Event(), anyio.lowlevel.current_token()
     run = await TrainingRun.create("r", root=tmp_path)
     trainer = Trainer(Slow(), ChainEnv, TrainerConfig(max_steps=20), run=run)
-    with anyio.fail_after(60):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(step_once)
             await ending.wait()
@@ -565,7 +594,7 @@ async def test_a_training_begins_where_the_one_before_it_ended_and_not_earlier()
     """Its limits would count from there: it might have nothing to do, and say nothing."""
     agent = FakeAgent()
     first, second = (Trainer(agent, ChainEnv, TrainerConfig(max_steps=5)) for _ in range(2))
-    with anyio.fail_after(60):
+    with anyio.fail_after(30):
         async with first:
             with pytest.raises(SessionError, match="is in another open session"):
                 await second.train()

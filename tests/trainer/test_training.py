@@ -22,7 +22,8 @@ from stoker import (
     train,
 )
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
-from stoker.trainer import Progress, agent_for, config_from
+from stoker.trainer import EvaluationSettings, Progress, agent_for, config_from
+from stoker.trainer.training import trainer_config
 
 pytestmark = pytest.mark.anyio
 
@@ -238,6 +239,33 @@ async def test_a_training_that_is_refused_leaves_its_run_unlocked(tmp_path: Path
     with pytest.raises(ConfigError, match="cannot be sent to another process"):
         await train(config, run, factory=lambda: ChainEnv(3))
     assert run.holder() is None
+    config = config_from({**TINY, "warm_data": str(tmp_path / "missing.npz")})
+    with pytest.raises(ConfigError, match="missing.npz"):
+        await train(config, run)  # when config.json is written
+    assert run.holder() is None
+
+
+async def test_evaluations_are_those_that_the_config_describes() -> None:
+    settings: dict[str, Any] = {
+        "eval_episodes": 7,
+        "eval_max_episode_steps": 50,
+        "seed": 3,
+        "best_by": "lower_bound",
+        "confirm_best": True,
+        "stop_at_reward": 9.0,
+        "patience": 4,
+        "reference_scores": (0.0, 5.0),
+    }
+    assert trainer_config(config_from({**TINY, **settings})).evaluation == EvaluationSettings(
+        n_episodes=7,
+        max_episode_steps=50,
+        seed=3,
+        best_by="lower_bound",
+        confirm=True,
+        stop_at_reward=9.0,
+        patience=4,
+        reference_scores=(0.0, 5.0),
+    )
 
 
 async def test_torch_has_its_threads_back_after_a_training(tmp_path: Path) -> None:

@@ -125,24 +125,28 @@ def test_all_forms_of_the_same_data_are_equal() -> None:
     assert len({agent.prior for agent in agents}) == 1
 
 
-async def test_a_cancelled_training_stops_reading_at_the_next_part() -> None:
+async def test_a_cancelled_training_stops_reading_at_the_next_part_and_the_next_one_reads_again() -> None:
     scope, agent, n_read = anyio.CancelScope(), dqn(), 0
 
-    class Endless(Recorded):
+    class Long(Recorded):
         def episodes(self) -> Iterator[Episode]:
             nonlocal n_read
-            while True:
+            for _ in range(3 if n_read else 2_000):
                 yield self.found[0]
                 n_read += 1
                 if n_read == 1:
                     anyio.from_thread.run_sync(scope.cancel)
 
-    data = Endless(episodes(), n_steps=1000)
+    data = Long(episodes(), n_steps=10_000)
+    trainer = Trainer(agent, ChainEnv, TrainerConfig(max_steps=10), warm_data=data)
     with scope:
-        await Trainer(agent, ChainEnv, TrainerConfig(max_steps=10), warm_data=data).train()
+        await trainer.train()
     assert scope.cancelled_caught
     assert 5 * n_read < 5_000
     assert agent.prior is None
+    await trainer.train()
+    assert agent.prior is not None
+    assert agent.prior.size == 3 * 5
 
 
 BOX5 = gymnasium.spaces.Box(-1, 1, (5,), np.float32)

@@ -1,0 +1,178 @@
+"""An actor whose environment failed: what it gives back to others, and what its reports keep."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from portable_parts import PortableAgent, Right
+
+from stoker import (
+    ActorFailed,
+    EpisodeStatus,
+    Experience,
+    FailureLimit,
+    InvalidExperience,
+    TrainingSession,
+    run_actors,
+)
+from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
+from stoker.types import ActMode, ActorId
+
+pytestmark = pytest.mark.anyio
+PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
+
+
+def spoilt_once(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Makes environments of which the first is another one."""
+    made = itertools.count()
+    return lambda: ChainEnv() if next(made) else make()
+
+
+def crashing_once(at: int) -> Callable[[], Any]:
+    """Makes environments of which the first crashes in this step."""
+    steps = itertools.count(1)
+    return spoilt_once(lambda: CrashingEnv(ChainEnv(), {at}, steps=steps))
+
+
+async def test_in_lockstep_the_next_actor_has_its_turn_at_once() -> None:
+    agent = FakeAgent(action=1)
+    with anyio.fail_after(30):
+        async with TrainingSession(agent, max_steps=6, lockstep=True) as session:
+            await run_actors(session, crashing_once(2), 2, limit=PATIENT)
+    assert [step.actor_id for step in agent.experiences] == [0, 1, 1, 0, 1, 0]
+
+
+class Gate:
+    """Lets all pass and keeps what is given back."""
+
+    def __init__(self) -> None:
+        self.given_back: list[ActorId] = []
+
+    async def enter(self, actor_id: ActorId) -> bool:
+        return True
+
+    def give_back(self, actor_id: ActorId) -> None:
+        self.given_back.append(actor_id)
+
+
+@pytest.mark.parametrize("place", ["tasks", "threads"])
+async def test_the_step_that_it_will_not_do_is_given_back(place: Any) -> None:
+    gate = Gate()
+    with anyio.fail_after(30):
+        async with TrainingSession(PortableAgent(), max_steps=6) as session:
+            await run_actors(session, crashing_once(2), ["a"], limit=PATIENT, gate=gate, place=place)
+    assert gate.given_back == ["a"]
+
+
+@pytest.mark.parametrize("place", ["tasks", "threads"])
+async def test_its_lost_action_holds_back_nobody(place: Any) -> None:
+    def make() -> CrashingEnv:
+        return CrashingEnv(ChainEnv(), {1})
+
+    async with TrainingSession(PortableAgent(), max_staleness=1) as session:
+        with pytest.raises(ActorFailed):
+            await run_actors(session, make, 1, limit=FailureLimit(failures=1), place=place)
+        for _ in range(5):
+            await session.observe(
+                Experience(np.zeros(1), 0, 0.0, np.zeros(1), EpisodeStatus.CONTINUING, "other")
+            )
+        await session.barrier()
+        assert session.opt_steps == 5
+        assert session.pacing.allows()
+
+
+async def test_the_time_in_its_environments_adds_up() -> None:
+    class Slow(ChainEnv):
+        def step(self, action: Any) -> Any:
+            time.sleep(0.02)
+            raise RuntimeError("simulator crashed")
+
+    async with TrainingSession(FakeAgent(action=1), max_steps=3) as session:
+        (report,) = await run_actors(session, spoilt_once(Slow), 1, limit=PATIENT, stepping="inline")
+    assert report.restarts == 1
+    assert report.env_s >= 0.02
+
+
+class Refusing(PortableAgent):
+    """Refuses the observation that its policy fails on."""
+
+    def check_observation(self, observation: Any) -> None:
+        super().check_observation(observation)
+        if observation[0] == -13:
+            raise InvalidExperience("13 is refused")
+
+
+@pytest.mark.parametrize("settings", [{"sync_interval": 1}, {"place": "threads"}], ids=["tasks", "threads"])
+async def test_an_observation_that_the_agent_refuses_is_its_fault_also_where_a_copy_fails_on_it(
+    settings: dict[str, Any],
+) -> None:
+    class Unlucky(ChainEnv):
+        def reset(self, **given: Any) -> Any:
+            _, info = super().reset(**given)
+            return np.full(1, -13.0, np.float32), info
+
+    agent = Refusing()
+    with anyio.fail_after(30):
+        async with TrainingSession(agent, max_steps=6) as session:
+            (report,) = await run_actors(session, spoilt_once(Unlucky), 1, limit=PATIENT, **settings)
+    assert report.restarts == 1
+    assert report.last_error == "InvalidExperience: 13 is refused"
+    assert agent.total_steps == 6
+
+
+@pytest.mark.parametrize("place", ["tasks", "threads"])
+async def test_an_environment_that_gives_nan_does_no_further_step(place: Any) -> None:
+    n_steps = 0
+
+    class Nan(ChainEnv):
+        def step(self, action: Any) -> Any:
+            nonlocal n_steps
+            n_steps += 1
+            seen, _, *ends = super().step(action)
+            return seen, math.nan if n_steps == 2 else 0.0, *ends
+
+    with anyio.fail_after(30):
+        async with TrainingSession(PortableAgent(), max_steps=6) as session:
+            (report,) = await run_actors(session, spoilt_once(Nan), 1, limit=PATIENT, place=place)
+    assert (report.restarts, n_steps) == (1, 2)
+
+
+class ForActors(Right):
+    """Keeps for whom it acts, and whose episodes end."""
+
+    seen: list[str]
+
+    def fork(self, seed: int) -> ForActors:
+        made = ForActors(self.opts, seed)
+        made.seen = self.seen
+        return made
+
+    def act_for(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> tuple[list[int], list[Any]]:
+        self.seen += map(str, actor_ids)
+        return self.act(observations, mode)
+
+    def end_episode(self, actor_id: ActorId) -> None:
+        self.seen.append(f"{actor_id} ended")
+
+
+async def test_a_copy_is_told_the_ends_of_its_episodes() -> None:
+    seen: list[str] = []
+
+    class Agent(PortableAgent):
+        def policy(self) -> Any:
+            made = ForActors(self.opts)
+            made.seen = seen
+            return made
+
+    async with TrainingSession(Agent(), max_steps=4) as session:
+        await run_actors(session, lambda: ChainEnv(2), ["a"], sync_interval=1)
+    assert seen == ["a", "a", "a ended"] * 2

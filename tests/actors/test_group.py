@@ -89,6 +89,7 @@ async def test_whole_episodes_in_order_up_to_exactly_max_steps(factory: Factory,
     assert session.total_episodes == whole
     assert session.stats_summary()["episode_length"] == 3.0
     assert all(report.env_s > 0 and report.restarts == 0 for report in reports)
+    assert session.supervised_actors == set(), "nobody watches over them any more"
 
 
 def firsts(agent: FakeAgent, actor_id: Any) -> list[float]:

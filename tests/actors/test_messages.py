@@ -104,6 +104,15 @@ def test_the_other_messages() -> None:
     assert torch.equal(weights.weights["w"], torch.arange(6.0).view(2, 3))
 
 
+def test_weights_are_packed_once_and_newer_ones_anew() -> None:
+    older, newer = (Weights(version, {"matrix": np.full(3, version)}) for version in (1, 2))
+    assert encode_message(older) is encode_message(older)
+    for weights in (older, newer, older):
+        found: Any = decode_command(encode_message(weights))
+        assert found.version == weights.version
+        assert found.weights["matrix"].tolist() == [weights.version] * 3
+
+
 def test_an_exception_arrives_as_text_with_its_traceback() -> None:
     with pytest.raises(KeyError) as raised:
         {}["x"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -491,6 +492,7 @@ async def test_a_group_that_is_cancelled_closes_its_environments(settings: Any) 
             opened.append(self)
 
         def close(self) -> None:
+            time.sleep(0.02)  # so that who does not wait for it is noticed
             self.closed = True
 
     async with TrainingSession(PortableAgent()) as session:

@@ -20,6 +20,7 @@ from stoker import (
     PPO,
     ActorFailed,
     ConfigError,
+    Experience,
     ExperienceBatch,
     FailureLimit,
     PPOConfig,
@@ -403,6 +404,25 @@ async def test_a_policy_that_acts_for_actors_gets_their_ids_and_the_ends_of_thei
         commands.post(Stop())
     everyone = list(ids) or ["a"]
     assert policy.seen == [*[everyone] * 3, *[f"{who} ended" for who in everyone], everyone]
+
+
+async def test_a_worker_that_asks_plays_one_round_for_each_permission() -> None:
+    inbox: Mailbox[Any] = Mailbox()
+    commands: Mailbox[Any] = Mailbox()
+    assignment = Assignment(actor_id="a", seed=3, episode=0, actor_ids=("a", 7), episodes=(0, 0), asks=True)
+    worker = Worker(assignment, partial(vector, Seeded), OwnPolicy(Right(), 0), commands, inbox.post)
+    n_steps: list[int] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        for _ in range(3):
+            await anyio.wait_all_tasks_blocked()
+            sent = [inbox.take_now() for _ in range(len(inbox))]
+            played = [message for message in sent if isinstance(message, Played)]
+            assert played[-1].asks
+            n_steps.append(sum(type(event) is Experience for each in played for event in each.events))
+            commands.post(Credit(1))
+        commands.post(Stop())
+    assert n_steps == [0, 2, 2]
 
 
 async def test_the_observation_that_a_policy_fails_on_is_told() -> None:

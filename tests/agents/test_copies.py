@@ -235,3 +235,10 @@ def test_weights_that_a_user_loads_into_the_network_are_the_agents() -> None:
     assert torch.equal(agent.policy().network.body(rows)[0], other(rows)[0])
     feed(agent, play(agent, 20))
     assert not torch.equal(network(rows)[0], other(rows)[0]), "the module is what is trained"
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_no_two_of_its_generators_draw_the_same_numbers(kind: str) -> None:
+    state = AGENTS[kind]().state_dict()
+    states = [state[name]["state"]["state"] for name in state if name.endswith("_generator")]
+    assert len({*states}) == len(states) > 0

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, strategies as st
+from torch import nn
 
 from stoker.agents import DQN
-from stoker.agents.off_policy import EpisodeLosses
+from stoker.agents.off_policy import EpisodeLosses, TargetNetwork
+from stoker.agents.packing import PackedWeights
 from stoker.agents.protocol import RebuildsReplay
 from stoker.errors import ConfigError
 from stoker.nested import difference
+from stoker.testing.agent_driving import as_batch
 from stoker.types import EpisodeStatus, Experience
 from stoker.writer import stage
 
@@ -108,6 +113,52 @@ def test_a_replay_made_with_other_settings_is_not_rebuilt(
     assert len(other.replay) == other.replay.n_added == 0
 
 
+@pytest.mark.parametrize("settings", [{"n_step": 2}, {"normalize_rewards": True}, {}])
+def test_another_discount_is_refused_where_a_replay_depends_on_it(
+    make_agent: MakeAgent, make_experiences: MakeExperiences, settings: dict[str, Any]
+) -> None:
+    live, other = make_agent(gamma=0.9, **settings), make_agent(gamma=0.8, **settings)
+    live.observe(make_experiences(10))
+    rebuild = partial(other.begin_rebuild, live.rebuild_point(), live.replay_reference())
+    if not settings:
+        rebuild()
+        return
+    with pytest.raises(ConfigError, match="^gamma=0.8: this run's replay was made with 0.9"):
+        rebuild()
+
+
+def test_only_a_step_that_terminated_has_no_future_however_it_came(make_agent: MakeAgent) -> None:
+    seen = np.zeros(4, np.float32)
+    steps = [Experience(seen, 0, 1.0, seen, status) for status in EpisodeStatus]
+    one_by_one, together, columns = make_agent(), make_agent(), make_agent()
+    for step in steps:
+        one_by_one.observe([step])
+    together.observe(steps)
+    columns.observe_batch(as_batch(steps))
+    for agent in (one_by_one, together, columns):
+        masks = agent.replay.state_dict()["bootstrap_masks"].tolist()
+        assert masks == [float(status is not EpisodeStatus.TERMINATED) for status in EpisodeStatus]
+
+
+def test_a_target_follows_the_weights_and_what_observations_are_normalized_by() -> None:
+    network = nn.Linear(1, 1)
+    network.register_buffer("mean", torch.zeros(2))
+    weights = PackedWeights(network)
+    soft, hard = TargetNetwork(network, weights, 0.25, 1), TargetNetwork(network, weights, None, 2)
+    weights.values.fill_(0.0)
+    soft.weights.values.fill_(0.0)
+    weights.values.fill_(4.0)
+    network.get_buffer("mean").fill_(4.0)
+    for opt_steps in (1, 2):
+        soft.follow(opt_steps)
+        hard.follow(opt_steps)
+        expected = 1.0 if opt_steps == 1 else 1.75
+        assert soft.weights.values.tolist() == [expected] * 2
+        assert soft.network.get_buffer("mean").tolist() == [expected] * 2
+        assert (hard.network.get_buffer("mean").tolist() == [4.0] * 2) == (opt_steps == 2)
+        assert (hard.weights.values.tolist() == [4.0] * 2) == (opt_steps == 2)
+
+
 def test_an_episode_that_is_given_up_is_learned_to_its_last_step_and_no_further(
     make_agent: MakeAgent, make_experiences: MakeExperiences
 ) -> None:
@@ -171,3 +222,12 @@ def test_losses_after_an_episode_was_dropped_belong_to_none_until_the_next_step(
     losses.observed("a")
     losses.add(3.0)
     assert losses.take("a") == {"loss_mean": 3.0, "loss_max": 3.0}
+
+
+def test_losses_of_the_running_episode_count_on_after_a_load() -> None:
+    losses, loaded = EpisodeLosses(), EpisodeLosses()
+    losses.observed("a")
+    losses.add(1.0)
+    loaded.load_state_dict(losses.state_dict())
+    loaded.add(3.0)
+    assert loaded.take("a") == {"loss_mean": 2.0, "loss_max": 3.0, "loss_std": 1.0}

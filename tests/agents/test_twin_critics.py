@@ -81,6 +81,11 @@ def test_steps_of_sac_equal_the_textbook(settings: dict[str, Any]) -> None:
 def test_steps_of_td3_equal_the_textbook(settings: dict[str, Any]) -> None:
     config = TD3Config(**SMALL, target_noise=0.4, target_noise_limit=0.3, **settings)
     agent = TD3(SEEN, ACTIONS, config, seed=3)
+    with torch.no_grad():  # noise leads beyond the bounds, and the critics err in opposite directions
+        for actor in (agent._network, agent._target_actor.network):
+            actor.mlp.weights[-1][1].copy_(torch.tensor([1.2, -1.2]))
+        for critic, bias in zip(agent._critics.mlps, (3.0, -3.0), strict=True):
+            critic.weights[-1][1].fill_(bias)
     agent.observe(experiences(40))
     book = Textbook(agent)
     for step in range(1, 6):
@@ -111,6 +116,17 @@ def test_steps_of_td3_equal_the_textbook(settings: dict[str, Any]) -> None:
 
 
 KINDS = [(SAC, SACConfig), (TD3, TD3Config), (IQL, IQLConfig), (AWAC, AWACConfig)]
+
+
+def test_without_tau_td3_copies_its_targets_at_each_interval_of_delayed_steps() -> None:
+    config = TD3Config(**{**SMALL, "tau": None}, target_update_interval=2, policy_delay=2)
+    agent = TD3(SEEN, ACTIONS, config, seed=3)
+    agent.observe(experiences(40))
+    copied: list[bool] = []
+    for _ in range(8):
+        agent.learn()
+        copied.append(torch.equal(agent._target.weights.values, agent._critic_weights.values))
+    assert copied == [False, False, False, True] * 2
 
 
 def packs_of(agent: Any) -> list[Any]:

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 from anyio.lowlevel import checkpoint
+from gymnasium.spaces import Box, Discrete
 
 from stoker import (
+    DQN,
+    DQNConfig,
     EpisodeStatus,
     Experience,
     SessionError,
@@ -388,6 +391,23 @@ async def test_without_a_limit_the_same_actors_fall_further_behind() -> None:
     assert report.max == 30
     assert sum(report.histogram.values()) == 31
     assert report.mean == pytest.approx(sum(agent.lags) / 31)
+
+
+async def test_exploration_reaches_the_policies_also_while_nothing_is_learned() -> None:
+    box, config = Box(-1, 1, (2,)), DQNConfig(epsilon_decay_steps=10, final_epsilon=0.0, learning_starts=1000)
+    async with TrainingSession(DQN(box, Discrete(2), config)) as session:
+        policies = session.policy_source()
+        found: list[float] = []
+        for _ in range(3):
+            published = policies.acquire()
+            policy: Any = published.policy
+            found.append(policy.published["epsilon"])
+            policies.release(published)
+            for _ in range(5):
+                await session.observe(step(0))
+            await session.barrier()
+        assert session.opt_steps == 0
+    assert found == pytest.approx([1.0, 0.5, 0.0])
 
 
 class Learned:

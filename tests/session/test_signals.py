@@ -49,7 +49,8 @@ async def main():
     async with stoker.stop_on_signals(session, grace_s=grace_s):
         if what == "before":
             (root / "begun").touch()
-            await anyio.sleep(600)
+            await anyio.sleep(10)
+            return
         async with session:
             while not session.is_done:
                 await session.observe(Experience(0, 0, 1.0, 1, EpisodeStatus.CONTINUING, 0))
@@ -216,6 +217,30 @@ async def test_handlers_from_before_are_back() -> None:
     async with stoker.stop_on_signals(TrainingSession(FakeAgent())):
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.anyio
+async def test_a_signal_behind_a_session_that_is_closed_lets_the_block_end() -> None:
+    session = TrainingSession(FakeAgent())
+    called = anyio.Event()
+
+    class Stopping:
+        def stop(self) -> None:
+            called.set()
+            session.stop()
+
+    seen: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+    try:
+        with anyio.fail_after(10):
+            async with stoker.stop_on_signals(Stopping()):
+                async with session:
+                    pass
+                signal.raise_signal(signal.SIGTERM)
+                await called.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == []
 
 
 @pytest.mark.anyio

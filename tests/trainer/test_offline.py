@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from stoker.errors import InvalidDataset
 from stoker.journal import DatasetGiven, Optimized
 from stoker.nested import differences
 from stoker.runs.verifying import verify_run
+from stoker.session import TrainingSession
 from stoker.session.replaying import replay_run
 from stoker.testing import ChainEnv
 from stoker.trainer import TrainConfig, config_from, preparing, train as train_config
@@ -111,6 +112,23 @@ async def test_one_that_was_stopped_while_it_read_the_data_set_goes_on_there(
     result = await trainer.train_offline(stopping())
     assert result.total_steps == 0
     resumed = await train(await TrainingRun.resume(run.directory), data)
+    assert list(differences(bits(resumed), bits(whole), "")) == []
+
+
+@pytest.mark.parametrize("form", [list, columns])
+async def test_one_that_was_killed_in_the_middle_of_what_it_read_goes_on_there(
+    tmp_path: Path, form: Callable[[list[Experience]], Any]
+) -> None:
+    """The journal may end anywhere in what was read at once."""
+    data = dataset()
+    whole = await train(await TrainingRun.create("whole", root=tmp_path), data)
+    run, digest = await TrainingRun.create("killed", root=tmp_path), TransitionDigest()
+    digest.add(data)
+    settings: dict[str, Any] = {"offline": True, "opt_interval": 0, "warmup_period": 0, **KEPT}
+    async with TrainingSession(agent(), run, **settings) as session:
+        await session.on_dataset(N, digest.hexdigest())
+        await session.observe_many(data[:300])
+    resumed = await train(await TrainingRun.resume(run.directory), form(data))
     assert list(differences(bits(resumed), bits(whole), "")) == []
 
 

@@ -501,8 +501,9 @@ async def test_a_trainer_that_was_stopped_trains_again() -> None:
         trainer.stop()
         await anyio.sleep_forever()
 
-    assert (await trainer.train(watch=watch)).total_steps < 1000
-    assert (await trainer.train()).total_steps == 1000
+    with anyio.fail_after(20):
+        assert (await trainer.train(watch=watch)).total_steps < 1000
+        assert (await trainer.train()).total_steps == 1000
 
 
 async def test_leaving_after_a_stop_does_not_wait_for_the_evaluation_in_progress() -> None:

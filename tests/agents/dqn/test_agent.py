@@ -300,6 +300,29 @@ def test_a_diverged_loss_is_raised_before_it_reaches_the_weights(
     assert agent.opt_steps == 0
 
 
+def test_a_diverged_gradient_is_raised_also_where_the_loss_is_finite(make_agent: MakeAgent) -> None:
+    agent = make_agent(max_grad_norm=10.0)
+    before = weights(agent._network)
+    agent._weights.gradients.fill_(torch.nan)
+    with pytest.raises(TrainingDiverged, match=r"step 1 has the loss 0.5 and a gradient of norm nan"):
+        agent._descend(0.5)
+    assert torch.equal(weights(agent._network), before)
+    assert agent.opt_steps == 0
+
+
+@pytest.mark.parametrize(("counts", "rate"), [("total_steps", 0.02), ("opt_steps", 0.08)])
+def test_the_schedule_counts_as_it_is_told(make_agent: MakeAgent, counts: Any, rate: float) -> None:
+    agent = make_agent(
+        learning_rate=0.1, learning_rate_schedule="linear", schedule_steps=10, schedule_counts=counts
+    )
+    agent.total_steps, agent.opt_steps = 8, 2
+    agent._weights.gradients.fill_(1.0)
+    before = agent._weights.values.clone()
+    agent._descend(0.5)
+    # Adam's first step is as long as the learning rate.
+    assert (before - agent._weights.values).tolist() == pytest.approx([rate] * len(before), rel=1e-3)
+
+
 def test_input_is_checked(make_agent: MakeAgent, make_experiences: MakeExperiences) -> None:
     agent = make_agent()
     (good,) = make_experiences(1)

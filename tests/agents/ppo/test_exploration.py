@@ -381,3 +381,12 @@ def test_it_is_refused_where_there_is_nothing_to_add_noise_to() -> None:
 def test_a_state_fits_only_with_the_same_exploration(make: MakeAgent, make_agent: MakeAgent) -> None:
     with pytest.raises(ConfigError, match="state_dependent_exploration does not fit: saved True, here False"):
         make_agent("continuous").load_state_dict(make().state_dict())
+
+
+def test_noise_that_is_loaded_is_kept_no_longer_than_is_asked_for_now() -> None:
+    saved, loaded = ActorNoise((2,), 10, 7), ActorNoise((2,), 3, 8)
+    before = saved.of(["a"]).tolist()
+    loaded.load_state_dict(saved.state_dict())
+    drawn = [loaded.of(["a"]).tolist() for _ in range(4)]
+    assert drawn[:3] == [before] * 3
+    assert drawn[3] != before

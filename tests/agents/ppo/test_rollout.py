@@ -192,3 +192,18 @@ def test_what_is_not_finite_stays_in_its_fragment() -> None:
         np.array([1.0, np.inf]), np.zeros(2), np.zeros(2), np.array([False, False]), 0.9, 0.9
     )
     assert found.tolist() == [1.0, np.inf]
+
+
+def test_a_loaded_rollout_leaves_the_state_as_it_is() -> None:
+    ours, loaded = rollout(), rollout()
+    add(ours, 2, 1, ON, 7)
+    state = {
+        name: part.clone() if isinstance(part, torch.Tensor) else part
+        for name, part in ours.state_dict().items()
+    }
+    loaded.load_state_dict(state)
+    add(loaded, 4, 2, TERMINATED, 9)
+    assert state["successors"].tolist() == [[7]]
+    assert state["has_future"].tolist() == [True]
+    assert state["rewards"].tolist() == [2]
+    assert loaded.successors().tolist() == []

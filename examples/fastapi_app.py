@@ -1,5 +1,7 @@
 """A FastAPI application that learns which offer to show; the reward of a decision comes later, or never.
 
+Needs `pip install fastapi uvicorn`.
+
 python examples/fastapi_app.py, then:
 
 POST /decide   {"context": [0.3, 0.9]}                  -> {"decision_id": "5f0c...", "offer": 2}

@@ -1,5 +1,7 @@
 """A web application with a learning service in it: actors play over /rl, and the other routes are its own.
 
+Needs `pip install 'stoker[service]'`.
+
 python examples/service.py, then, from any language:
 
 POST /rl/v1/step   {"steps": [{"actor": "a", "seq": 1, "start": true, "observation": [0, 0, 0, 0]}]}

@@ -1,5 +1,7 @@
 """Sixteen actors on trio: a session needs no asyncio.
 
+Needs `pip install 'stoker[trio]'`.
+
 python examples/trio_actors.py
 """
 

@@ -3,6 +3,8 @@
 The client is an async environment with Gymnasium's ``reset`` and ``step``. ``run_actors`` plays it as any
 other, and makes it again when the connection breaks.
 
+Needs `pip install websockets`.
+
 python examples/websocket_env.py
 """
 

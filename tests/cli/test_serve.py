@@ -17,7 +17,7 @@ from stoker import TrainConfig, TrainingRun
 from stoker.cli.serve import Serve
 from stoker.cli.served import ServedTraining
 from stoker.protocol import Spaces, difference
-from stoker.service.auth import Tokens
+from stoker.service.tokens import Tokens
 
 SPACES = {
     "observation": {"type": "box", "shape": [2], "dtype": "float32", "low": -1, "high": 1},

@@ -19,7 +19,8 @@ from starlette.routing import Mount
 from stoker import ConfigError
 from stoker.dashboard import dashboard_lifespan, make_app
 from stoker.dashboard.login import Login
-from stoker.service.auth import Gate, Principal, Tokens
+from stoker.service.auth import Gate
+from stoker.service.tokens import Principal, Tokens
 
 
 @pytest.fixture(scope="module")

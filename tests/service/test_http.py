@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from servers import Service, first, following, served
-from stoker.service.auth import Gate, Principal, Tokens
+from stoker.service.auth import Gate
 from stoker.service.limits import Limits
+from stoker.service.tokens import Principal, Tokens
 from stoker.testing import FakeAgent
 
 WAIT_S = 30.0

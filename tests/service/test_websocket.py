@@ -20,8 +20,9 @@ from websockets.sync.client import connect
 from servers import ACTIONS, OBSERVATIONS, Service, Stream, first, following, open_stream, served
 from stoker import DQN
 from stoker.protocol import Spaces
-from stoker.service.auth import Gate, Principal, Tokens
+from stoker.service.auth import Gate
 from stoker.service.limits import Limits
+from stoker.service.tokens import Principal, Tokens
 from stoker.testing import FakeAgent
 
 WAIT_S = 30.0

@@ -42,7 +42,7 @@ class Token(Command, frozen=True, kw_only=True):
     """Write the token to this new file, which its owner alone can read, for `stoker actor --token-file`."""
 
     async def __call__(self) -> int:
-        from stoker.service.auth import Principal
+        from stoker.service.tokens import Principal
         from stoker.settings import settings_from
 
         token = secrets.token_urlsafe(32)

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stoker.dashboard.entrance import Entrance, Receive, Scope, Send, send_refusal
+from stoker.dashboard.entrance import Entrance, send_refusal
 from stoker.dashboard.index import INTERVAL_S, MEMORY_BYTES, Index
 from stoker.dashboard.login import Login
 from stoker.dashboard.pages import PageFiles
 from stoker.dashboard.responses import Refused
 from stoker.dashboard.routes import Routes
 from stoker.protocol import ProtocolError
+from stoker.service.asgi import ASGIApp, Receive, Scope, Send, running
 from stoker.service.auth import Gate
 from stoker.types import AnyPath
 
@@ -76,19 +75,14 @@ async def dashboard_lifespan(app: Starlette) -> AsyncGenerator[None]:
     host = FastAPI(lifespan=lifespan)
     host.mount("/dash", dashboard)
     """
-    index: Index = app.state.stoker
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(index.run)
-        try:
-            yield
-        finally:
-            index.close()
+    async with running(app.state.stoker):
+        yield
 
 
 class _Running:
     """Refuses requests to an application whose lifespan nobody has entered."""
 
-    def __init__(self, app: Any, index: Index) -> None:
+    def __init__(self, app: ASGIApp, index: Index) -> None:
         self._app, self._index = app, index
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -8,20 +8,15 @@ another site is behind a request: then only the address in its address bar may l
 from __future__ import annotations
 
 import html
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from stoker.dashboard.login import LOGIN, Login
 from stoker.protocol import ProtocolError
+from stoker.service.asgi import ASGIApp, Receive, Scope, Send, path_of, respond, with_headers
 from stoker.service.auth import Gate
 from stoker.service.refusals import problem_headers, problem_json
 
-__all__ = ["POLICY", "ASGIApp", "Entrance", "Receive", "Scope", "Send", "send_refusal"]
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["POLICY", "Entrance", "send_refusal"]
 
 POLICY: Final = (
     "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; "
@@ -60,12 +55,12 @@ class Entrance:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
-        send = _protected(send)
+        send = with_headers(send, lambda status: _SHORT_HEADERS if status == 304 else _HEADERS)
         try:
             self._gate.check_address(scope)
             _check_site(scope)
             _check_method(scope["method"])
-            if _path_of(scope) != f"/{LOGIN}":
+            if path_of(scope) != f"/{LOGIN}":
                 self._admit(scope)
         except ProtocolError as refusal:
             await send_refusal(refusal, scope, send)
@@ -104,20 +99,6 @@ def _check_method(method: str) -> None:
         raise ProtocolError("method-not-allowed", f"{method}: the dashboard only reads: GET")
 
 
-def _path_of(scope: Scope) -> str:
-    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
-
-
-def _protected(send: Send) -> Send:
-    async def send_protected(event: MutableMapping[str, Any]) -> None:
-        if event["type"] == "http.response.start":
-            own = _SHORT_HEADERS if event["status"] == 304 else _HEADERS
-            event = {**event, "headers": [*event.get("headers", ()), *own]}
-        await send(event)
-
-    return send_protected
-
-
 async def send_refusal(refusal: ProtocolError, scope: Scope, send: Send) -> None:
     """Answer with a refusal: as a problem, and to a browser that shows it as a small page."""
     body = problem_json(refusal)
@@ -133,8 +114,7 @@ async def send_refusal(refusal: ProtocolError, scope: Scope, send: Send) -> None
         ]
     if refusal.kind == "method-not-allowed":
         headers.append((b"allow", b"GET, HEAD"))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    await respond(send, refusal.status, headers, b"" if scope["method"] == "HEAD" else body)
 
 
 def _page(refusal: ProtocolError) -> str:

@@ -9,11 +9,11 @@ from typing import Any, Final
 import anyio
 from starlette.responses import Response
 
-from stoker.dashboard.entrance import Receive, Scope, Send
 from stoker.dashboard.index import Index
 from stoker.dashboard.reading import Reading
 from stoker.dashboard.viewers import Viewer
 from stoker.protocol import ProtocolError
+from stoker.service.asgi import Receive, Scope, Send, cancel_when_gone, respond
 
 __all__ = ["MOST_STREAMS", "EventStream", "list_tag"]
 
@@ -53,23 +53,17 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events, as an ASGI application."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
+            await respond(send, 200, self.raw_headers)
             return
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         with self._index.viewers.watching(self._run_id) as viewer:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._until_gone, receive, tasks.cancel_scope)
+                tasks.start_soon(cancel_when_gone, receive, tasks.cancel_scope)
                 await self._report(viewer, send)
                 tasks.cancel_scope.cancel()
         if self._index.is_closed:
             await send({"type": "http.response.body", "body": b""})
-
-    @staticmethod
-    async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
 
     async def _report(self, viewer: Viewer, send: Send) -> None:
         await _send(send, b"retry: 3000\n\n")

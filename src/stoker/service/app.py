@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from stoker.protocol import ProtocolError, Spaces
+from stoker.service.asgi import (
+    ASGIApp,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    path_of,
+    respond,
+    running,
+    with_headers,
+)
 from stoker.service.auth import Gate
 from stoker.service.hosting import GymSpaces, Hosted, SessionFactory
 from stoker.service.http import STEP, Requests, refused
 from stoker.service.limits import Limits
 from stoker.service.refusals import problem_headers, problem_json
-from stoker.service.websocket import Connection, Receive, Send
+from stoker.service.websocket import Connection
 
 __all__ = ["make_app", "service_lifespan"]
 
@@ -77,13 +87,8 @@ async def service_lifespan(app: Starlette) -> AsyncGenerator[None]:
     Leaving it drains what was accepted, writes a final checkpoint, and returns when all is on disk. A session
     that has failed is in ``app.state.stoker.failure``.
     """
-    hosted: Hosted = app.state.stoker
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(hosted.run)
-        try:
-            yield
-        finally:
-            hosted.close()
+    async with running(app.state.stoker):
+        yield
 
 
 class _Entrance:
@@ -92,10 +97,10 @@ class _Entrance:
     What Starlette does around an endpoint costs as much as a record.
     """
 
-    def __init__(self, app: Any, hosted: Hosted, gate: Gate, step: Any) -> None:
+    def __init__(self, app: ASGIApp, hosted: Hosted, gate: Gate, step: ASGIApp) -> None:
         self._app, self._hosted, self._gate, self._step = app, hosted, gate, step
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "lifespan":
             await self._app(scope, receive, send)
@@ -107,10 +112,11 @@ class _Entrance:
             return
         if origin is not None and kind == "http":
             if scope["method"] == "OPTIONS":
-                await _answer_preflight(origin, send)
+                await respond(send, 204, [*_shared_with(origin), *_PREFLIGHT])
                 return
-            send = _readable_by(origin, send)
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+            readable = [*_shared_with(origin), (b"access-control-expose-headers", b"etag, retry-after")]
+            send = with_headers(send, lambda _: readable)
+        path = path_of(scope)
         if kind == "http" and path == STEP and scope["method"] == "POST":
             await self._step(scope, receive, send)
         elif kind == "websocket" and path == STREAM:
@@ -123,37 +129,20 @@ class _Entrance:
             await self._app(scope, receive, send)
 
 
-def _shared_with(origin: str) -> list[tuple[bytes, bytes]]:
+_PREFLIGHT: Headers = [
+    (b"access-control-allow-methods", b"GET, POST, DELETE"),
+    (b"access-control-allow-headers", b"authorization, content-type, if-none-match, traceparent"),
+    (b"access-control-max-age", b"600"),
+]
+"""What a page that may use the service may send: its browser asks before."""
+
+
+def _shared_with(origin: str) -> Headers:
+    """A browser lets a page of another site read an answer only if the answer says so."""
     return [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
 
 
-async def _answer_preflight(origin: str, send: Send) -> None:
-    """Let a page that may use the service send its requests: a browser asks before."""
-    headers = [
-        *_shared_with(origin),
-        (b"access-control-allow-methods", b"GET, POST, DELETE"),
-        (b"access-control-allow-headers", b"authorization, content-type, if-none-match, traceparent"),
-        (b"access-control-max-age", b"600"),
-    ]
-    await send({"type": "http.response.start", "status": 204, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
-
-
-def _readable_by(origin: str, send: Send) -> Send:
-    """A browser lets a page of another site read an answer only if the answer says so."""
-
-    async def send_shared(event: MutableMapping[str, Any]) -> None:
-        if event["type"] == "http.response.start":
-            shared = [*_shared_with(origin), (b"access-control-expose-headers", b"etag, retry-after")]
-            event = {**event, "headers": [*event.get("headers", ()), *shared]}
-        await send(event)
-
-    return send_shared
-
-
-async def _deny(
-    refusal: ProtocolError, scope: MutableMapping[str, Any], receive: Receive, send: Send
-) -> None:
+async def _deny(refusal: ProtocolError, scope: Scope, receive: Receive, send: Send) -> None:
     body = problem_json(refusal)
     kind = "http.response"
     if scope["type"] == "websocket":
@@ -162,9 +151,7 @@ async def _deny(
         if kind not in scope.get("extensions", {}):
             await send({"type": "websocket.close", "code": refusal.close or 1008})
             return
-    headers = problem_headers(refusal, body)
-    await send({"type": f"{kind}.start", "status": refusal.status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": body})
+    await respond(send, refusal.status, problem_headers(refusal, body), body, kind)
 
 
 async def _http_problem(request: Request, error: Any) -> Response:

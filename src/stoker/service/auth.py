@@ -1,13 +1,4 @@
-"""Who may send what: the tokens of a file, and the addresses that requests may come from.
-
-A file holds hashes alone, so that reading it lets nobody in::
-
-    [[token]]
-    name = "game"
-    sha256 = "..."                   # of the token; `stoker token game` prints both
-    scopes = ["act", "observe"]
-    actors = "npc-"                  # it may play actors whose names begin with that
-    rate = 2000                      # steps per second; left out: no limit
+"""Which requests are let in: by the addresses that they come from and go to, and by their tokens.
 
 A browser sends requests to this machine for any page that it shows, also under a name that the page's owner
 points here (DNS rebinding). So the names in ``Host`` and ``Origin`` are checked, with tokens or without.
@@ -17,128 +8,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
-import logging
-import stat
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import Meta
-
-from stoker.errors import ConfigError
 from stoker.listening import host_named, is_loopback
 from stoker.protocol import ProtocolError, StepMessage
-from stoker.settings import Positive, Settings, read_toml, settings_from
+from stoker.service.tokens import ANYBODY, Principal, Scope, Tokens
 
-__all__ = [
-    "ANYBODY",
-    "Gate",
-    "Principal",
-    "Scope",
-    "Tokens",
-    "check_steps",
-    "require",
-    "require_actor",
-    "token_of",
-]
-
-logger = logging.getLogger("stoker.service")
-
-Scope: TypeAlias = Literal["act", "observe", "read", "admin"]
-"""``act``: ask for actions. ``observe``: send steps to learn from. ``read``: the spec, the policy and the
-metrics. ``admin``: end actors and take them over, and all else."""
+__all__ = ["Gate", "check_steps", "token_of"]
 
 _SUBPROTOCOL = "token."
 _HOW = "send `Authorization: Bearer TOKEN`"
-
-
-class Principal(Settings, frozen=True, kw_only=True):
-    """Whose token it is, and what it may do.
-
-    Attributes:
-        name: for logs and messages.
-        sha256: of the token, in hexadecimal digits.
-        scopes: what it may do.
-        actors: what the names of its actors begin with.
-        rate: the most steps per second that it may send; None: no limit.
-    """
-
-    name: Annotated[str, Meta(min_length=1, max_length=128)]
-    sha256: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] = "0" * 64
-    scopes: tuple[Scope, ...] = ("act", "observe", "read")
-    actors: str = ""
-    rate: Positive | None = None
-
-    @property
-    def is_unlimited(self) -> bool:
-        """Whether it may send any records, at any rate."""
-        return self.rate is None and self.may("act") and self.may("observe")
-
-    def may(self, scope: Scope) -> bool:
-        """Whether it has a scope; ``admin`` has all."""
-        return scope in self.scopes or "admin" in self.scopes
-
-
-ANYBODY = Principal(name="anybody", scopes=("admin",))
-"""Who sends a request to a service without tokens."""
-
-
-class Tokens:
-    """The tokens that are let in.
-
-    Args:
-        principals: one per token.
-    """
-
-    def __init__(self, principals: Sequence[Principal]) -> None:
-        self._principals = [(one.sha256.lower(), one) for one in principals]
-
-    @classmethod
-    def from_file(cls, path: Path) -> Tokens:
-        """Read a file of tokens. Blocks. A file that other users can read is warned about.
-
-        Raises:
-            ConfigError: It cannot be read, or an entry cannot be used; the message names it.
-        """
-        where = f"--token-file {path}"
-        values = read_toml(path, "--token-file ")
-        entries: Any = values.pop("token", None)
-        if values or not isinstance(entries, list) or not entries:
-            also = f", besides {', '.join(values)}" if values else ""
-            raise ConfigError(
-                f"{where}: give one table [[token]] or several{also}; `stoker token` prints one"
-            )
-        principals: list[Principal] = []
-        for number, entry in enumerate(entries, 1):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            place = f"{where}: token {number}"
-            if not isinstance(entry, Mapping) or not {"name", "sha256"} <= {*entry}:  # pyright: ignore[reportUnknownArgumentType]
-                raise ConfigError(f"{place}: give a table with a name and a sha256")
-            principals.append(settings_from(entry, Principal, place))  # pyright: ignore[reportUnknownArgumentType]
-        for field in ("name", "sha256"):
-            given = [getattr(one, field).lower() for one in principals]
-            if twice := next((value for value in given if given.count(value) > 1), None):
-                raise ConfigError(f"{where}: {field} = {twice!r} is there twice; give each token its own")
-        if readers := _readers(path):
-            logger.warning("%s can be read by %s: `chmod 600 %s`", path, readers, path)
-        return cls(principals)
-
-    def principal_of(self, token: str) -> Principal | None:
-        """Whose token it is; None: nobody's. Takes as long for a wrong token as for a right one."""
-        given = hashlib.sha256(token.encode(errors="surrogateescape")).hexdigest()
-        found = None
-        for sha256, principal in self._principals:
-            if hmac.compare_digest(sha256, given):
-                found = principal
-        return found
-
-
-def _readers(path: Path) -> str:
-    mode = path.stat().st_mode
-    return "all users" if mode & stat.S_IROTH else "other users of its group" if mode & stat.S_IRGRP else ""
 
 
 class Gate:
@@ -214,7 +96,7 @@ class Gate:
         if self._tokens is None:
             return ANYBODY
         principal = self.authenticated(token_of(scope))
-        require(principal, *needs)
+        principal.require(*needs)
         return principal
 
     def authenticated(self, token: str | None) -> Principal:
@@ -277,28 +159,10 @@ def check_steps(gate: Gate, principal: Principal, message: StepMessage) -> None:
         ProtocolError: ``forbidden`` or ``rate-exceeded``.
     """
     if any(step.act for step in message.steps):
-        require(principal, "act")
+        principal.require("act")
     if any(step.learn for step in message.steps):
-        require(principal, "observe")
+        principal.require("observe")
     gate.spend(principal, len(message.steps))
-
-
-def require(principal: Principal, *needs: Scope) -> None:
-    """Refuse a principal that has none of these scopes, with a ``ProtocolError``: ``forbidden``."""
-    if not any(map(principal.may, needs)):
-        raise ProtocolError(
-            "forbidden",
-            f"the token {principal.name!r} has the scopes {', '.join(principal.scopes) or 'none'}; "
-            f"this needs {' or '.join(needs)}",
-        )
-
-
-def require_actor(principal: Principal, actor: str) -> None:
-    """Refuse an actor that a principal may not play, with a ``ProtocolError``: ``forbidden``."""
-    if not actor.startswith(principal.actors):
-        raise ProtocolError(
-            "forbidden", f"the token {principal.name!r} is for actors that begin with {principal.actors!r}"
-        )
 
 
 def token_of(scope: Mapping[str, Any]) -> str | None:

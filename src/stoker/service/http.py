@@ -6,7 +6,7 @@ A refusal is a problem of RFC 9457, whatever the route. A body is JSON or Messag
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import anyio
@@ -26,18 +26,17 @@ from stoker.protocol import (
 )
 from stoker.protocol.documents import DOCUMENTS, document
 from stoker.protocol.encoding import Format
-from stoker.service.auth import Gate, Principal, check_steps, require_actor
+from stoker.service.asgi import Event, Headers, Receive, Scope, Send, respond
+from stoker.service.auth import Gate, check_steps
 from stoker.service.holders import Holder
 from stoker.service.hosting import Hosted
 from stoker.service.policy_files import policy_endpoint
-from stoker.service.refusals import Headers, problem_headers, problem_json, refusal_of
+from stoker.service.refusals import problem_headers, problem_json, refusal_of
 from stoker.service.specs import spec_of
+from stoker.service.tokens import Principal
 
 __all__ = ["STEP", "Requests", "refused"]
 
-Mapping: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Mapping]]
-Send: TypeAlias = Callable[[Mapping], Awaitable[None]]
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 STEP = "/v1/step"
@@ -82,7 +81,7 @@ class Requests:
         actor, hosted = "/v1/actors/{actor}", self._hosted
         return [
             Route(STEP, self.step, methods=["POST"]),
-            Route(_EPISODES, _Endpoint(_EPISODES, self._episode, self._hosted), methods=["POST"]),
+            Route(_EPISODES, _Endpoint(_EPISODES, self._episode, hosted), methods=["POST"]),
             self._route("/v1/spec", self._spec),
             self._route(
                 "/v1/policy", policy_endpoint(hosted.policies_now, self._reader, hosted.limits.max_wait_s)
@@ -111,7 +110,7 @@ class Requests:
 
     # Records --------------------------------------------------------------------------------------
 
-    async def _step(self, scope: Mapping, receive: Receive) -> tuple[Any, Format]:
+    async def _step(self, scope: Scope, receive: Receive) -> tuple[Any, Format]:
         principal = self._gate.admit(scope, "act", "observe")
         service = self._hosted.now()
         body, form = await self._body(scope, receive)
@@ -120,7 +119,7 @@ class Requests:
             check_steps(self._gate, principal, message)
         return await service.step(message, self._holder(principal)), form
 
-    async def _episode(self, scope: Mapping, receive: Receive) -> tuple[Any, Format]:
+    async def _episode(self, scope: Scope, receive: Receive) -> tuple[Any, Format]:
         principal = self._gate.admit(scope, "observe")
         service = self._hosted.now()
         body, form = await self._body(scope, receive)
@@ -135,7 +134,7 @@ class Requests:
             holder = self._holders[principal.name] = Holder(principal.name, prefix=principal.actors)
         return holder
 
-    async def _body(self, scope: Mapping, receive: Receive) -> tuple[bytes, Format]:
+    async def _body(self, scope: Scope, receive: Receive) -> tuple[bytes, Format]:
         """The body of a request, whole.
 
         Raises:
@@ -180,13 +179,12 @@ class Requests:
         return _json(spec_of(self._hosted))
 
     async def _actor(self, request: Request) -> Response:
-        principal = self._reader(request)
-        require_actor(principal, request.path_params["actor"])
+        self._reader(request).require_actor(request.path_params["actor"])
         return _json(await self._hosted.now().actor(request.path_params["actor"]))
 
     async def _end_actor(self, request: Request) -> Response:
         principal = self._gate.admit(request.scope, "observe")
-        require_actor(principal, request.path_params["actor"])
+        principal.require_actor(request.path_params["actor"])
         await self._hosted.now().end(request.path_params["actor"], self._holder(principal))
         return Response(status_code=204)
 
@@ -223,7 +221,7 @@ class Requests:
         return self._route(DOCUMENTS[name][0], send)
 
 
-_Answer: TypeAlias = Callable[[Mapping, Receive], Awaitable[tuple[Any, Format]]]
+_Answer: TypeAlias = Callable[[Scope, Receive], Awaitable[tuple[Any, Format]]]
 
 
 class _Endpoint:
@@ -234,7 +232,7 @@ class _Endpoint:
         self._answer = answer
         self._hosted = hosted
 
-    async def __call__(self, scope: Mapping, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 200
         try:
             with self._span(scope):
@@ -248,16 +246,15 @@ class _Endpoint:
             status, body = refusal.status, problem_json(refusal)
             headers = problem_headers(refusal, body)
         self._hosted.counts.requests[self._path, status] += 1
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await respond(send, status, headers, body)
 
-    def _span(self, scope: Mapping) -> contextlib.AbstractContextManager[Any]:
+    def _span(self, scope: Scope) -> contextlib.AbstractContextManager[Any]:
         """The span of a request that brings a trace, where the program collects spans."""
         spans = self._hosted.spans
         return _NO_SPAN if spans is None else spans.request(self._path, scope["headers"])
 
 
-async def _rest_of(event: Mapping, receive: Receive, most: int) -> bytes:
+async def _rest_of(event: Event, receive: Receive, most: int) -> bytes:
     parts = bytearray()
     while True:
         if event["type"] != "http.request":
@@ -272,8 +269,8 @@ def _too_large(most: int) -> ProtocolError:
     return ProtocolError("too-large", f"a message has at most {most:,} bytes: send fewer records at once")
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(encode_json(value), status, media_type="application/json")
+def _json(value: Any) -> Response:
+    return Response(encode_json(value), media_type="application/json")
 
 
 def refused(refusal: ProtocolError) -> Response:

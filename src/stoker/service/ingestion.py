@@ -9,14 +9,15 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from stoker.errors import InvalidExperience, SessionError
-from stoker.journal import EpisodeEnded, StreamEvent
+from stoker.journal import EpisodeEnded, StreamEnded, StreamEvent
 from stoker.protocol import ProtocolError, Record, SpaceCodec, encode_memo
 from stoker.protocol.messages import TrainingState
 from stoker.service.answers import ended, invalid, no_disk, training_done
@@ -171,6 +172,29 @@ class Ingestion:
             stream.answered = Answered(encode(action), memo, version, decision)
         if others:
             await self._decide(others)
+
+    @asynccontextmanager
+    async def turn(
+        self, streams: Collection[Stream], problem: str = "its messages in flight are not taken yet"
+    ) -> AsyncGenerator[None]:
+        """Around a block that needs these streams at rest: when the messages in flight are taken.
+
+        Raises:
+            ProtocolError: 429, the problem: they were not taken in time.
+        """
+        turn = queue_up(streams)
+        try:
+            await self.in_time(turn.wait(), problem)
+            yield
+        finally:
+            turn.end()
+            self._table.release(streams)
+
+    async def end(self, stream: Stream) -> None:
+        """End a stream in its turn, if it has begun: its number is forgotten."""
+        if stream.accepted:
+            await self.observe((StreamEnded(stream.name),))
+            stream.forget()
 
     def check_ack(self, ack: str) -> None:
         """Refuse to wait for a disk that there is not."""

@@ -24,6 +24,7 @@ from stoker.policies.exported import FILES
 from stoker.policies.exporting import PolicyFormat, exported_files
 from stoker.policies.of_runs import policy_in
 from stoker.protocol import ProtocolError
+from stoker.service.asgi import cancel_when_gone
 from stoker.session import TrainingSession
 from stoker.threads import DedicatedThread
 
@@ -210,7 +211,7 @@ def policy_endpoint(
         if not is_there:
             with single_error():
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(_cancel_when_gone, request, tasks.cancel_scope)
+                    tasks.start_soon(cancel_when_gone, request.receive, tasks.cancel_scope)
                     is_there = await source.has_newer(query.after, wait_s)
                     tasks.cancel_scope.cancel()
         if not is_there:
@@ -225,13 +226,6 @@ def policy_endpoint(
         return Response(found.content, headers=headers, media_type="application/octet-stream")
 
     return policy
-
-
-async def _cancel_when_gone(request: Request, wait: anyio.CancelScope) -> None:
-    """End a wait whose client has closed the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    wait.cancel()
 
 
 def _query(given: Mapping[str, str]) -> _Query:

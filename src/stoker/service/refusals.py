@@ -7,12 +7,12 @@ import math
 
 from stoker.errors import ActorConflict, InvalidExperience, SessionClosed, SessionFailed
 from stoker.protocol import ProtocolError, encode_json
+from stoker.service.asgi import Headers
 
-__all__ = ["Headers", "problem_headers", "problem_json", "refusal_of"]
+__all__ = ["problem_headers", "problem_json", "refusal_of"]
 
 logger = logging.getLogger("stoker.service")
 
-Headers = list[tuple[bytes, bytes]]
 _PROBLEM = (b"content-type", b"application/problem+json")
 
 

@@ -12,12 +12,13 @@ from asyncio import TimerHandle
 from collections.abc import Generator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from stoker.errors import ConfigError, MissingDependency
 from stoker.protocol import ProtocolError
+from stoker.service.asgi import Background
 from stoker.service.limits import Limits
 from stoker.service.refusals import problem_headers, problem_json
 
@@ -53,19 +54,11 @@ class Tls(msgspec.Struct, frozen=True):
     key: Path | None = None
 
 
-class Closable(Protocol):
-    """What is behind an application."""
-
-    def close(self) -> None:
-        """End what waits, so that requests that run are answered."""
-        ...
-
-
 class Server(uvicorn.Server):
     """Serves an application on a socket until ``should_exit`` is set; then running requests are answered.
 
     Args:
-        app: of ``make_app``, with a ``Closable`` in its ``state.stoker``.
+        app: of ``make_app``, with a ``Background`` in its ``state.stoker``.
         limits: what clients may do.
         tls: None: plain HTTP.
 
@@ -103,13 +96,13 @@ class Server(uvicorn.Server):
                 f"{files}: {error.strerror or error}; give PEM files that belong together"
             ) from None
         super().__init__(config)
-        self._behind: list[Closable] = [app.state.stoker]
+        self._behind: list[Background] = [app.state.stoker]
 
     def end(self) -> None:
         """Let ``serve_on`` return, once the requests that run are answered; on its event loop."""
         self.should_exit = True
 
-    def end_with(self, other: Closable) -> None:
+    def end_with(self, other: Background) -> None:
         """Close this, too, at the end."""
         self._behind.append(other)
 

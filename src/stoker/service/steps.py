@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping
 import anyio
 import msgspec
 
-from stoker.journal import StreamEnded
 from stoker.protocol import (
     ActorAnswer,
     ActorState,
@@ -31,7 +30,6 @@ from stoker.service.ingestion import Ingestion
 from stoker.service.limits import KEPT_EPISODES, Limits
 from stoker.service.liveness import Liveness
 from stoker.service.table import EPISODE_PREFIX, Stream, StreamTable, forbidden
-from stoker.service.turns import queue_up
 from stoker.telemetry.reading import ServiceCounts
 
 __all__ = ["StepService"]
@@ -127,15 +125,10 @@ class StepService:
         stream = self.table.get(name)
         if stream is None:
             raise ProtocolError("unknown-actor", f"actor {name!r} has sent no record yet: begin with 1")
-        turn = queue_up((stream,))
-        try:
-            await self._ingestion.in_time(turn.wait(), "its messages in flight are not taken yet")
+        async with self._ingestion.turn((stream,)):
             if stream.accepted == 0:
                 raise ProtocolError("unknown-actor", f"actor {name!r} was ended")
             return state_of(stream)
-        finally:
-            turn.end()
-            self.table.release((stream,))
 
     async def end(self, name: str, holder: Holder) -> None:
         """End an actor's stream: a running episode is abandoned, and its number is forgotten.
@@ -148,17 +141,9 @@ class StepService:
                 "unknown-actor", f"actor {name!r} has no stream: it was ended, or never began"
             )
         streams = self.table.of((name,), holder)
-        turn = queue_up(streams.values())
-        try:
-            await self._ingestion.in_time(turn.wait(), "its messages in flight are not taken yet")
-            stream = streams[name]
-            refuse_others(stream, holder)
-            if stream.accepted:
-                await self._ingestion.observe((StreamEnded(name),))
-                stream.forget()
-        finally:
-            turn.end()
-            self.table.release(streams.values())
+        async with self._ingestion.turn(streams.values()):
+            refuse_others(streams[name], holder)
+            await self._ingestion.end(streams[name])
 
     async def take_over(self, holder: Holder, actors: Iterable[str]) -> dict[str, ActorAnswer]:
         """Let a connection play these actors, and fence those that did; say where their streams stand then.
@@ -175,13 +160,8 @@ class StepService:
             refuse_others(stream, holder)
         for stream in streams:
             claim(stream, holder)
-        turn = queue_up(streams)
-        try:
-            await self._ingestion.in_time(turn.wait(), "messages of the connection before are in flight")
+        async with self._ingestion.turn(streams, "messages of the connection before are in flight"):
             return {stream.name: standing_of(stream) for stream in streams if stream.accepted}
-        finally:
-            turn.end()
-            self.table.release(streams)
 
     async def episode(self, message: EpisodeMessage, holder: Holder) -> EpisodeAnswer:
         """Take a whole episode, once for each id among the last ``KEPT_EPISODES``.
@@ -227,15 +207,8 @@ class StepService:
         episodes = self.table.episodes
         while len(episodes) > KEPT_EPISODES:
             oldest = next(iter(episodes.values()))
-            turn = queue_up((oldest,))
-            try:
-                await self._ingestion.in_time(turn.wait(), "another message is in flight")
-                if oldest.accepted:
-                    await self._ingestion.observe((StreamEnded(oldest.name),))
-                    oldest.forget()
-            finally:
-                turn.end()
-                self.table.release((oldest,))
+            async with self._ingestion.turn((oldest,)):
+                await self._ingestion.end(oldest)
 
     def _count_actors(self) -> Mapping[str, int]:
         return {"known": self.table.n_actors, "in_flight": self._ingestion.n_in_flight}

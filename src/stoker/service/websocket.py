@@ -14,8 +14,8 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 from msgspec import UNSET
@@ -36,19 +36,17 @@ from stoker.protocol import (
 )
 from stoker.protocol.encoding import Format
 from stoker.protocol.messages import PROTOCOL
-from stoker.service.auth import Gate, Principal, check_steps, require, token_of
+from stoker.service.asgi import Event, Receive, Scope, Send
+from stoker.service.auth import Gate, check_steps, token_of
 from stoker.service.holders import Holder
 from stoker.service.hosting import Hosted
 from stoker.service.refusals import refusal_of
 from stoker.service.specs import spec_of
 from stoker.service.steps import StepService
 from stoker.service.suspending import after_turns, begun, finished
+from stoker.service.tokens import Principal
 
-__all__ = ["Connection", "Receive", "Send"]
-
-Event: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Event]]
-Send: TypeAlias = Callable[[Event], Awaitable[None]]
+__all__ = ["Connection"]
 
 _NO_SPAN = contextlib.nullcontext()
 _REASON_BYTES = 123
@@ -71,9 +69,7 @@ class Connection:
     _principal: Principal
     _service: StepService
 
-    def __init__(
-        self, hosted: Hosted, gate: Gate, scope: MutableMapping[str, Any], receive: Receive, send: Send
-    ) -> None:
+    def __init__(self, hosted: Hosted, gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         self._hosted = hosted
         self._limits = hosted.limits
         self._gate = gate
@@ -169,7 +165,7 @@ class Connection:
             raise ProtocolError("hello-timeout" if principal else "unauthenticated", late)
         hello = decode_hello(data, self._format, limits.depth).hello
         principal = principal or self._gate.authenticated(hello.token)
-        require(principal, "act", "observe")
+        principal.require("act", "observe")
         service = await self._hosted.service_for(hello.spaces, hello.spaces_digest)
         self._holder = holder = Holder(
             principal.name,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from stoker.dashboard.inlining import PAGE, script_json
+from stoker.dashboard.inlining import script_json
+from stoker.dashboard.pages import PAGE
 
 __all__ = ["in_node", "needs_node"]
 

@@ -171,11 +171,11 @@ def test_episodes_are_sorted_filtered_and_paged(page: Dash, train: dict[str, Any
 
 def test_events_are_sentences_with_a_level(page: Dash) -> None:
     found = page.get(f"{page.only()}/events")
-    assert [event["kind"] for event in found["events"][:2]] == ["attempt_ended", "stalled"]
-    assert found["events"][1]["level"] == "warning"
-    assert "the writer made no progress" in found["events"][1]["sentence"]
+    assert [event["kind"] for event in found["rows"][:2]] == ["attempt_ended", "stalled"]
+    assert found["rows"][1]["level"] == "warning"
+    assert "the writer made no progress" in found["rows"][1]["sentence"]
     only = page.get(f"{page.only()}/events", kind="evaluation_finished", order="asc", size=2, page=1)
-    assert (only["n"], len(only["events"])) == (3, 1)
+    assert (only["n"], len(only["rows"])) == (3, 1)
 
 
 def test_the_shares_of_each_part_add_up(page: Dash) -> None:

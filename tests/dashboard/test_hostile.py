@@ -265,7 +265,7 @@ def test_hostile_texts_of_files_come_back_as_they_are(tmp_path: Path, texts: Seq
             [series] = answer.json()["series"]
             assert series["name"] == f"train.extras.{text}"
             assert series["mean"] == [float(number) if x == number else None for x in series["x"]]
-        events = dashboard.get(f"{loud}/events")["events"]
+        events = dashboard.get(f"{loud}/events")["rows"]
         assert any(texts[-1] in event["sentence"] for event in events)
         assert len(dashboard.get("/api/diff", ids=",".join(ids[:100]))["ids"]) == len(ids[:100])
 

@@ -21,13 +21,14 @@ from stoker.dashboard.answers.curves import curve_of
 from stoker.dashboard.answers.episodes import EpisodeQuery, episodes_answer
 from stoker.dashboard.answers.events import events_answer
 from stoker.dashboard.answers.series import SeriesQuery, series_answer
-from stoker.dashboard.inlining import PAGE, inlined, script_json
+from stoker.dashboard.inlining import inlined, script_json
+from stoker.dashboard.pages import PAGE
 from stoker.dashboard.report import Report, make_report, write_report
-from stoker.dashboard.series import SeriesCache, Smoothing
+from stoker.dashboard.series import SeriesCache
 from stoker.errors import ConfigError, StokerError, WriteFailed
 from stoker.runs.averaging import compared
 from stoker.runs.history import RunHistory
-from stoker.runs.smoothing import smoothed
+from stoker.runs.smoothing import Smoothing, smoothed
 from stoker.stats.intervals import t_quantile
 
 
@@ -121,7 +122,7 @@ def test_a_report_answers_as_the_server_does(root: Path, made: Report) -> None:
     ):
         params = {"kind": query.kind, "sort": query.sort, "order": "desc" if query.is_descending else "asc"}
         params |= {"status": query.status, "actor": query.actor, "reward_from": query.reward_from, "size": 20}
-        wanted.append((f"api/runs/{run_id}/episodes", params, episodes_answer(history, query, 0, 20)))
+        wanted.append((f"api/runs/{run_id}/episodes", params, episodes_answer(history, query, slice(20))))
     wanted.append(
         (f"api/runs/{run_id}/events", {"kind": "best_changed"}, events_answer(history, "best_changed"))
     )

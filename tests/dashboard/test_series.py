@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stoker.dashboard.series import SeriesCache, Smoothing, smoothed
+from stoker.dashboard.series import SeriesCache
+from stoker.runs.smoothing import Smoothing, smoothed
 
 HOW = Smoothing.parse("mean:10")
 
@@ -48,10 +49,6 @@ def test_a_curve_whose_past_has_changed_is_smoothed_anew() -> None:
     assert found == pytest.approx(smoothed(new.values, HOW))
     cache.smoothed("run", HOW, 2, 400, new.values_from)
     assert new.read == [0]
-    cache.drop("run")
-    assert cache.n_bytes == 0
-    cache.smoothed("run", HOW, 2, 400, new.values_from)
-    assert new.read == [0, 0]
 
 
 def test_the_curves_that_nobody_asks_for_are_dropped() -> None:

@@ -14,16 +14,14 @@ import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from stoker.dashboard.pages import PAGE
 from stoker.errors import StokerError
 
-__all__ = ["PAGE", "inlined", "script_json"]
-
-PAGE: Final = Path(__file__).parent / "page"
-"""The files of the page."""
+__all__ = ["inlined", "script_json"]
 
 _ENTRY = '<script type="module" src="main.js"></script>'
 _PREFIX = "stoker/"
@@ -68,9 +66,11 @@ def inlined(data: Any, title: str, page: Path = PAGE) -> str:
 <script type="module">{_BOOT}</script>
 """
     document = _STYLE.sub("", document)
-    document = _ICON.sub(
-        lambda found: f"{found[1]}{_as_data(page / found[2], 'image/svg+xml')}{found[3]}", document
-    )
+
+    def icon(found: re.Match[str]) -> str:
+        return f"{found[1]}{_data('image/svg+xml', (page / found[2]).read_bytes())}{found[3]}"
+
+    document = _ICON.sub(icon, document)
     document = re.sub("<title>[^<]*</title>", lambda _: f"<title>{html.escape(title)}</title>", document)
     before, entry, after = document.partition(_ENTRY)
     left = _ADDRESS.search(before + after)
@@ -101,10 +101,6 @@ def _import_map(page: Path) -> Mapping[str, str]:
         source = _IMPORT.sub(renamed, path.read_text(encoding="utf-8"))
         found[_PREFIX + name] = _data("text/javascript", source.encode())
     return found
-
-
-def _as_data(path: Path, kind: str) -> str:
-    return _data(kind, path.read_bytes())
 
 
 def _data(kind: str, content: bytes) -> str:

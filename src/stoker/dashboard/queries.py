@@ -17,6 +17,7 @@ __all__ = ["MOST_IDS", "Query", "nearest", "no_such", "refused_value"]
 MOST_IDS: Final = 200
 """How many runs one request may name."""
 _MOST_BYTES = 16 << 10
+_MOST_PAGE = 10**7
 _MOST_FIELDS = 300
 _LONGEST = 300
 _ID = re.compile("[0-9a-f]{16}")
@@ -101,6 +102,15 @@ class Query:
         if not math.isfinite(number) or "_" in text:
             raise ProtocolError("invalid", f"{_short(text)!r}: give a finite number", path=name)
         return number
+
+    def page(self, size: int = 50) -> slice:
+        """The rows of a page, by its number from 0, ``page``, and the rows on each, ``size``."""
+        page, size = self.integer("page", 0, 0, _MOST_PAGE), self.integer("size", size, 1, 1000)
+        return slice(page * size, (page + 1) * size)
+
+    def is_descending(self, default: str) -> bool:
+        """Whether the largest comes first, by ``order``: asc or desc."""
+        return self.choice("order", ("asc", "desc"), default) == "desc"
 
     def ids(self, most: int = MOST_IDS, *, name: str = "ids") -> list[str]:
         """Ids of runs, separated by commas, each once, in their order."""

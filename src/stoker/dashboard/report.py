@@ -20,17 +20,18 @@ from stoker import __version__
 from stoker.dashboard.answers.compare import DiffAnswer, diff_answer
 from stoker.dashboard.answers.curves import AXES, EVALUATIONS, Axis, curve_of
 from stoker.dashboard.answers.details import RunDetails, details_answer
-from stoker.dashboard.answers.episodes import Episode, EpisodeQuery, EpisodesAnswer, episodes_answer
+from stoker.dashboard.answers.episodes import Episode, EpisodeQuery, episodes_answer
 from stoker.dashboard.answers.evaluations import Evaluation, evaluations_answer
-from stoker.dashboard.answers.events import EventsAnswer, events_answer
+from stoker.dashboard.answers.events import Event, events_answer
+from stoker.dashboard.answers.paging import Page
 from stoker.dashboard.answers.runs import RunList, spark
 from stoker.dashboard.answers.shares import PartShares, shares_answer
-from stoker.dashboard.comparing import Facts, grouped
 from stoker.dashboard.finding import id_of
 from stoker.dashboard.inlining import inlined
-from stoker.dashboard.series import bucketed
 from stoker.dashboard.summaries import Summary, clean, summary_of
 from stoker.errors import ConfigError
+from stoker.runs.bucketing import bucketed
+from stoker.runs.configs import Facts, grouped
 from stoker.runs.history import RunHistory
 from stoker.runs.status import status_of
 from stoker.stats.intervals import t_quantile
@@ -84,9 +85,9 @@ class ReportRun(msgspec.Struct, frozen=True):
 
     run: RunDetails
     evaluations: list[Evaluation]
-    events: EventsAnswer
+    events: Page[Event]
     shares: dict[Axis, list[PartShares]]
-    episodes: dict[str, EpisodesAnswer]
+    episodes: dict[str, Page[Episode]]
     tables: list[ReportTable]
     curves: dict[str, ReportCurve]
 
@@ -214,7 +215,7 @@ def _run(history: RunHistory, summary: Summary, root: Path, n_bytes: int) -> Rep
     return ReportRun(
         run=details,
         evaluations=evaluations_answer(history),
-        events=events_answer(history, size=_EVENTS),
+        events=events_answer(history, rows=slice(_EVENTS)),
         shares={axis: shares_answer(history, _SHARES, axis) for axis in AXES},
         episodes={kind: _episodes(history, kind) for kind in ("train", "eval")},
         tables=found,
@@ -243,23 +244,16 @@ def _short(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _episodes(history: RunHistory, kind: Any) -> EpisodesAnswer:
+def _episodes(history: RunHistory, kind: Any) -> Page[Episode]:
     """The newest, the best and the worst episodes, of all that there are."""
     wanted = (
-        EpisodeQuery(kind=kind, is_descending=True),
-        EpisodeQuery(kind=kind, sort="total_reward", is_descending=True),
-        EpisodeQuery(kind=kind, sort="total_reward"),
+        (EpisodeQuery(kind=kind, is_descending=True), _NEWEST),
+        (EpisodeQuery(kind=kind, sort="total_reward", is_descending=True), _BEST),
+        (EpisodeQuery(kind=kind, sort="total_reward"), _BEST),
     )
-    answers = [
-        episodes_answer(history, query, size=size)
-        for query, size in zip(wanted, (_NEWEST, _BEST, _BEST), strict=True)
-    ]
-    rows = {_key(row): row for answer in answers for row in answer.rows}
-    return EpisodesAnswer(answers[0].n, sorted(rows.values(), key=lambda row: row.time))
-
-
-def _key(row: Episode) -> bytes:
-    return msgspec.json.encode(row)
+    answers = [episodes_answer(history, query, slice(most)) for query, most in wanted]
+    rows = {msgspec.json.encode(row): row for answer in answers for row in answer.rows}
+    return Page(answers[0].n, sorted(rows.values(), key=lambda row: row.time))
 
 
 def _groupings(runs: Sequence[Summary]) -> dict[str, Grouping]:
@@ -286,10 +280,8 @@ def _note(runs: Iterable[ReportRun]) -> str:
     total = sum(found.n for run in runs for found in run.episodes.values())
     if held < total:
         parts.append(f"{held:,} of {total:,} episodes: the newest, the best and the worst")
-    lost = sum(run.events.n - len(run.events.events) for run in runs)
+    lost = sum(run.events.n - len(run.events.rows) for run in runs)
     if lost:
         parts.append(f"the newest {_EVENTS} events of each run, without {lost:,} older ones")
     made = f"Made {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())} by stoker {__version__}"
-    return (
-        f"{made}. It holds {'; '.join(parts)}." if parts else f"{made}. It holds every point of these runs."
-    )
+    return f"{made}. It holds {'; '.join(parts) or 'every point of these runs'}."

@@ -9,19 +9,21 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 import msgspec
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 
-from stoker.dashboard.entrance import Receive, Scope, Send, send_refusal
+from stoker.dashboard.entrance import send_refusal
 from stoker.dashboard.queries import Query, refused_value
-from stoker.dashboard.series import Smoothing
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
+from stoker.runs.smoothing import Smoothing
+from stoker.service.asgi import Receive, Scope, Send
 from stoker.service.refusals import refusal_of
 
 __all__ = [
-    "Bodies", "Handler", "Refused", "answered", "encoded", "has", "json_answer", "query_of", "smoothing_of",
-    "tag_of", "unchanged",
+    "Bodies", "Handler", "Refused", "answer_once", "answered", "has", "json_answer", "query_of",
+    "smoothing_of", "tag_of", "unchanged",
 ]  # fmt: skip
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -93,11 +95,6 @@ def smoothing_of(query: Query) -> Smoothing | None:
         raise refused_value(error, "smooth") from error
 
 
-def encoded(answer: Any) -> bytes:
-    """The JSON of an answer."""
-    return msgspec.json.encode(answer)
-
-
 def tag_of(*parts: object) -> str:
     """The ``ETag`` of what these parts decide."""
     return f'"{hashlib.sha256(repr(parts).encode()).hexdigest()[:20]}"'
@@ -116,3 +113,10 @@ def json_answer(body: bytes, tag: str) -> Response:
 def unchanged(tag: str) -> Response:
     """The client has the answer."""
     return Response(status_code=304, headers={"etag": tag})
+
+
+async def answer_once(request: Request, tag: str, make: Callable[[], Any]) -> Response:
+    """The answer with that tag, made and encoded in a thread, unless the client has it."""
+    if has(request, tag):
+        return unchanged(tag)
+    return json_answer(await to_thread.run_sync(lambda: msgspec.json.encode(make())), tag)

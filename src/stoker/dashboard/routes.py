@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from functools import partial
 from typing import Final
 
 from anyio import to_thread
@@ -14,7 +14,6 @@ from stoker.dashboard.answers.compare import compare_answer, diff_answer
 from stoker.dashboard.answers.curves import AXES, Axis, Curve, curve_of
 from stoker.dashboard.answers.runs import RunLister, spark
 from stoker.dashboard.answers.series import smooth_values
-from stoker.dashboard.comparing import Statistic
 from stoker.dashboard.index import Index
 from stoker.dashboard.login import LOGIN, Login
 from stoker.dashboard.pages import PageFiles
@@ -22,14 +21,12 @@ from stoker.dashboard.queries import refused_value
 from stoker.dashboard.reading import Reading
 from stoker.dashboard.responses import (
     Handler,
+    answer_once,
     answered,
-    encoded,
     has,
-    json_answer,
     query_of,
     smoothing_of,
     tag_of,
-    unchanged,
 )  # fmt: skip
 from stoker.dashboard.run_routes import RunRoutes
 from stoker.dashboard.series import SeriesCache
@@ -37,6 +34,7 @@ from stoker.dashboard.stream import EventStream, list_tag
 from stoker.dashboard.summaries import Summary
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
+from stoker.runs.averaging import Statistic
 
 __all__ = ["Routes"]
 
@@ -80,9 +78,7 @@ class Routes:
         await self._index.until_scanned()
         await self._index.look()
         tag = tag_of(list_tag(self._index), self._index.is_scanned, cursor)
-        if has(request, tag):
-            return unchanged(tag)
-        return json_answer(await to_thread.run_sync(lambda: encoded(self._lister.answer(cursor))), tag)
+        return await answer_once(request, tag, lambda: self._lister.answer(cursor))
 
     async def _sparks(self, request: Request) -> Response:
         ids = query_of(request, "ids").ids(_MOST_SPARKS)
@@ -94,8 +90,7 @@ class Routes:
                     run_id, lambda reading: (reading.cursor, spark(reading.history))
                 )
                 cursors.append(cursor)
-        tag = tag_of(*ids, *cursors)
-        return unchanged(tag) if has(request, tag) else json_answer(encoded({"sparks": found}), tag)
+        return await answer_once(request, tag_of(*ids, *cursors), lambda: {"sparks": found})
 
     # Several runs ---------------------------------------------------------------------------------
 
@@ -134,24 +129,16 @@ class Routes:
             if summary is not None:
                 runs.append((summary, found))
                 cursors.append(f"{cursor} {summary.settings}")
-        tag = tag_of(request.url.path, request.url.query, *cursors)
-        if has(request, tag):
-            return unchanged(tag)
-
-        def compared_json() -> bytes:
-            return encoded(
-                compare_answer(
-                    runs,
-                    group_by=group_by,
-                    statistic=statistic,
-                    n_points=n_points,
-                    x_from=x_from,
-                    x_to=x_to,
-                )
-            )
-
+        how = {
+            "group_by": group_by,
+            "statistic": statistic,
+            "n_points": n_points,
+            "x_from": x_from,
+            "x_to": x_to,
+        }
         try:
-            return json_answer(await to_thread.run_sync(compared_json), tag)
+            tag = tag_of(request.url.path, request.url.query, *cursors)
+            return await answer_once(request, tag, partial(compare_answer, runs, **how))
         except ConfigError as error:
             raise refused_value(error, "group_by") from error
 
@@ -160,9 +147,7 @@ class Routes:
         configs = {
             run_id: await self._index.read(run_id, lambda reading: reading.history.config) for run_id in ids
         }
-        body = encoded(diff_answer(configs))
-        tag = tag_of(hashlib.sha256(body).hexdigest())
-        return unchanged(tag) if has(request, tag) else json_answer(body, tag)
+        return await answer_once(request, tag_of(configs), lambda: diff_answer(configs))
 
     # The rest -------------------------------------------------------------------------------------
 

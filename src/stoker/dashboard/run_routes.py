@@ -26,7 +26,6 @@ from stoker.dashboard.reading import Reading
 from stoker.dashboard.responses import (
     Bodies,
     Handler,
-    encoded,
     json_answer,
     query_of,
     smoothing_of,
@@ -45,9 +44,7 @@ Compute: TypeAlias = Callable[[Reading], Any]
 
 _MOST_POINTS: Final = 20_000
 _MOST_SERIES: Final = 32
-_MOST_PAGE: Final = 10**7
 _FILTERS = ("kind", "sort", "order", "status", "actor", "reward_from", "reward_to", "from", "to")
-_ORDERS = ("asc", "desc")
 
 
 class RunRoutes:
@@ -122,22 +119,17 @@ class RunRoutes:
 
     async def _episodes(self, request: Request) -> Response:
         query = query_of(request, *_FILTERS, "page", "size")
-        wanted = _episode_query(query)
-        page, size = query.integer("page", 0, 0, _MOST_PAGE), query.integer("size", 50, 1, 1000)
-        return await self._of_run(
-            request, lambda reading: episodes_answer(reading.history, wanted, page, size)
-        )
+        wanted, rows = _episode_query(query), query.page()
+        return await self._of_run(request, lambda reading: episodes_answer(reading.history, wanted, rows))
 
     async def _actors(self, request: Request) -> Response:
         query = query_of(request, "sort", "order", "text", "page", "size")
         sort: ActorSort = query.choice("sort", ACTOR_SORTS, "last_at")
-        is_descending = query.choice("order", _ORDERS, "desc") == "desc"
-        text = query.text("text")
-        page, size = query.integer("page", 0, 0, _MOST_PAGE), query.integer("size", 50, 1, 1000)
+        is_descending, text, rows = query.is_descending("desc"), query.text("text"), query.page()
         return await self._of_run(
             request,
             lambda reading: actors_answer(
-                reading.history, sort, is_descending=is_descending, text=text, page=page, size=size
+                reading.history, sort, is_descending=is_descending, text=text, rows=rows
             ),
         )
 
@@ -146,11 +138,9 @@ class RunRoutes:
         kind = query.text("kind")
         if kind and kind not in KINDS:
             raise no_such("kind of event", kind, [*KINDS], "kind")
-        page, size = query.integer("page", 0, 0, _MOST_PAGE), query.integer("size", 100, 1, 1000)
-        is_descending = query.choice("order", _ORDERS, "desc") == "desc"
+        rows, is_descending = query.page(100), query.is_descending("desc")
         return await self._of_run(
-            request,
-            lambda reading: events_answer(reading.history, kind, page, size, is_descending=is_descending),
+            request, lambda reading: events_answer(reading.history, kind, rows, is_descending=is_descending)
         )
 
     async def _shares(self, request: Request) -> Response:
@@ -168,7 +158,9 @@ class RunRoutes:
 
         def answer(reading: Reading) -> tuple[str, bytes | None]:
             tag = tag_of(request.url.path, query.decode("latin-1"), reading.cursor, *also)
-            return tag, None if tag in given else self._bodies.get(tag, lambda: encoded(compute(reading)))
+            return tag, None if tag in given else self._bodies.get(
+                tag, lambda: msgspec.json.encode(compute(reading))
+            )
 
         tag, body = await self._index.read(request.path_params["run_id"], answer)
         return unchanged(tag) if body is None else json_answer(body, tag)
@@ -213,7 +205,7 @@ def _episode_query(query: Query) -> EpisodeQuery:
     return EpisodeQuery(
         kind=query.choice("kind", ("train", "eval"), "train"),
         sort=query.choice("sort", SORTS, "episode"),
-        is_descending=query.choice("order", _ORDERS, "asc") == "desc",
+        is_descending=query.is_descending("asc"),
         status=query.choice("status", statuses, ""),
         actor=query.text("actor"),
         reward_from=query.number("reward_from"),

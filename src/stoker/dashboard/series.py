@@ -1,8 +1,4 @@
-"""Curves of a run for the page: smoothed over all points, then in as many buckets as the page has columns.
-
-``SeriesCache`` keeps the smoothed curves of runs that are watched, so that rows that are added to a run cost
-only themselves.
-"""
+"""The smoothed curves of runs that are watched: rows that are added to a run cost only themselves."""
 
 from __future__ import annotations
 
@@ -14,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.runs.bucketing import Buckets, bucketed
-from stoker.runs.smoothing import Numbers, Smoother, Smoothing, smoothed
+from stoker.runs.smoothing import Numbers, Smoother, Smoothing
 
-__all__ = ["Buckets", "SeriesCache", "Smoother", "Smoothing", "bucketed", "smoothed"]
+__all__ = ["SeriesCache"]
 
 
 class SeriesCache:
@@ -68,12 +63,6 @@ class SeriesCache:
             while total > self.most_bytes and len(self._curves) > 1:
                 total -= self._curves.popitem(last=False)[1].n_bytes
         return found
-
-    def drop(self, key: Hashable) -> None:
-        """Forget the curves of a key, for example of a run that was removed."""
-        with self._lock:
-            for known in [known for known in self._curves if known[0] == key]:
-                del self._curves[known]
 
 
 class _Curve:

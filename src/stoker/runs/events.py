@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from stoker.runs.metadata import now
+from stoker.telemetry.reading import NodeReading
 from stoker.types import ActorId
 
 __all__ = [
@@ -298,29 +299,8 @@ class ActorGivenUp(RunEvent, frozen=True, kw_only=True):
         return f"actor {self.actor_id!r} failed for good after {self.restarts:,} restarts: {self.error}"
 
 
-class WorkersChanged(RunEvent, frozen=True, kw_only=True):
-    """Workers on one node of a cluster began, ended, wait or were lost. Counts are of the attempt so far.
-
-    Attributes:
-        node: the node's name; empty: these workers have no place yet.
-        playing, starting, waiting, ended: how many workers are in each state.
-        steps: steps that came from there.
-        lost_steps: steps that were played there and never came.
-        late_batches: batches of workers that had been given up; they were dropped.
-        restarts: how often a worker there was replaced.
-        why: what they wait for, or why the last one ended.
-    """
-
-    node: str
-    playing: int
-    starting: int
-    waiting: int
-    ended: int
-    steps: int
-    lost_steps: int
-    late_batches: int
-    restarts: int
-    why: str
+class WorkersChanged(NodeReading, RunEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Workers on one node of a cluster began, ended, wait or were lost. Counts are of the attempt so far."""
 
     @property
     def sentence(self) -> str:

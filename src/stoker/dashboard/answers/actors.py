@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker.dashboard.answers.paging import Page
 from stoker.runs.history import RunHistory
 from stoker.types import ActorId
 
-__all__ = ["ACTOR_SORTS", "ActorLine", "ActorSort", "ActorsAnswer", "actors_answer"]
+__all__ = ["ACTOR_SORTS", "ActorLine", "ActorSort", "actors_answer"]
 
 ActorSort: TypeAlias = Literal[
     "actor_id", "n_episodes", "n_steps", "mean_reward", "max_reward", "mean_length", "steps_per_s", "last_at"
 ]
-ACTOR_SORTS: tuple[ActorSort, ...] = (
-    "actor_id", "n_episodes", "n_steps", "mean_reward", "max_reward", "mean_length", "steps_per_s", "last_at",
-)  # fmt: skip
+ACTOR_SORTS: Final[tuple[ActorSort, ...]] = get_args(ActorSort)
 
 _WINDOW = 100
 _MOST_ROWS = 200_000
@@ -46,27 +45,14 @@ class ActorLine(msgspec.Struct, frozen=True):
     last_at: float
 
 
-class ActorsAnswer(msgspec.Struct, frozen=True):
-    """A page of actors.
-
-    Attributes:
-        n: all that were found.
-        rows: those of the page.
-    """
-
-    n: int
-    rows: list[ActorLine]
-
-
 def actors_answer(
     history: RunHistory,
     sort: ActorSort = "last_at",
     *,
     is_descending: bool = True,
     text: str = "",
-    page: int = 0,
-    size: int = 50,
-) -> ActorsAnswer:
+    rows: slice = slice(50),
+) -> Page[ActorLine]:
     """A page of the actors that ended one of the run's last 200,000 training episodes.
 
     Args:
@@ -74,15 +60,14 @@ def actors_answer(
         sort: the column; names are compared as texts.
         is_descending: the largest first.
         text: what an actor's name must contain.
-        page: its number, from 0.
-        size: actors on a page.
+        rows: those of the page.
     """
     lines = [line for line in _lines(history) if text.lower() in str(line.actor_id).lower()]
     if sort == "actor_id":
         lines.sort(key=lambda line: str(line.actor_id), reverse=is_descending)
     else:
         lines.sort(key=lambda line: getattr(line, sort) or 0.0, reverse=is_descending)
-    return ActorsAnswer(len(lines), lines[page * size : (page + 1) * size])
+    return Page(len(lines), lines[rows])
 
 
 def _lines(history: RunHistory) -> list[ActorLine]:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import Curve
-from stoker.dashboard.comparing import Difference, Facts, Statistic, compared, differences, grouped
 from stoker.dashboard.summaries import Summary
+from stoker.runs.averaging import Statistic, compared
+from stoker.runs.configs import Difference, Facts, differences, grouped
 
 __all__ = [
     "CompareAnswer",

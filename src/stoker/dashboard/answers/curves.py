@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from stoker.runs.tables import RowTable
 __all__ = ["AXES", "EVALUATIONS", "Axis", "Curve", "curve_names", "curve_of", "table_of"]
 
 Axis: TypeAlias = Literal["steps", "episodes", "time"]
-AXES: tuple[Axis, ...] = ("steps", "episodes", "time")
 """Environment steps; training episodes; seconds since the run began."""
+AXES: Final[tuple[Axis, ...]] = get_args(Axis)
 
 Kind: TypeAlias = Literal["train", "eval", "metrics"]
 
@@ -112,12 +112,10 @@ def _evaluations(history: RunHistory, axis: Axis) -> Curve:
     table = history.evaluation
     rows = history.effective(table)
     steps, rewards = table.column("total_steps_at_eval")[rows], table.column("total_reward")[rows]
-    order = np.argsort(steps, kind="stable")
-    steps = steps[order]
-    starts = np.flatnonzero(np.append(True, steps[1:] != steps[:-1])[: len(steps)])
-    if not len(starts):
+    if not len(steps):
         return Curve(EVALUATIONS, np.empty(0), np.empty(0))
-    counts = np.diff(np.append(starts, len(steps)))
+    order = np.argsort(steps, kind="stable")
+    _, starts, counts = np.unique(steps[order], return_index=True, return_counts=True)
     means = np.add.reduceat(rewards[order].astype(np.float64), starts) / counts
     x = _positions(history, "eval", axis)[rows][order][starts + counts - 1]
     return Curve(EVALUATIONS, x, means)

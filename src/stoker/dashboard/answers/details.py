@@ -13,9 +13,9 @@ import msgspec
 from stoker.dashboard.answers.curves import curve_names, table_of
 from stoker.dashboard.answers.shares import Explained, explanation_of
 from stoker.dashboard.summaries import Summary, clean
-from stoker.runs.events import WorkersChanged
 from stoker.runs.history import RunHistory
 from stoker.runs.outcomes import workers_by_node
+from stoker.telemetry import NodeReading
 
 __all__ = ["AttemptLine", "RunDetails", "RunFile", "SeriesName", "details_answer"]
 
@@ -84,27 +84,6 @@ class SeriesName(msgspec.Struct, frozen=True):
     n: int
 
 
-class NodeLine(msgspec.Struct, frozen=True):
-    """The workers on one node of a cluster, as its last change left them.
-
-    Attributes:
-        node: its name; empty: these workers have no place yet.
-        playing, starting, waiting, ended: how many are in each state.
-        lost_steps, late_batches, restarts: of the newest attempt.
-        why: what they wait for, or why the last one ended.
-    """
-
-    node: str
-    playing: int
-    starting: int
-    waiting: int
-    ended: int
-    lost_steps: int
-    late_batches: int
-    restarts: int
-    why: str
-
-
 class RunDetails(Summary, frozen=True, kw_only=True):
     """A run: its line in the list, and what is beside it.
 
@@ -117,7 +96,7 @@ class RunDetails(Summary, frozen=True, kw_only=True):
         share_read: how much of its files has been read, 0 to 1.
         problems: damage that was passed over.
         explanation: what limits it.
-        workers: those of a cluster, by node; of the newest attempt.
+        workers: those of a cluster, by node, as their last change in the newest attempt left them.
     """
 
     config: Any
@@ -128,7 +107,7 @@ class RunDetails(Summary, frozen=True, kw_only=True):
     share_read: float
     problems: list[str]
     explanation: Explained | None
-    workers: list[NodeLine]
+    workers: list[NodeReading]
 
 
 def details_answer(history: RunHistory, summary: Summary, share_read: float = 1.0) -> RunDetails:
@@ -149,7 +128,10 @@ def details_answer(history: RunHistory, summary: Summary, share_read: float = 1.
         share_read=share_read,
         problems=[clean(problem) for problem in history.problems],
         explanation=explanation_of(history),
-        workers=[_node(event) for event in workers_by_node(history.events)],
+        workers=[
+            msgspec.structs.replace(event, node=clean(event.node), why=clean(event.why))
+            for event in workers_by_node(history.events)
+        ],
     )
 
 
@@ -163,12 +145,6 @@ def _attempts(history: RunHistory, *, is_live: bool) -> Iterator[AttemptLine]:
         if ended is None and not (is_live and attempt.number == last):
             ended = "attempt recorded no end" if history.events else None
         yield AttemptLine(attempt.number, attempt.started_at.timestamp(), attempt.from_steps, ended)
-
-
-def _node(event: WorkersChanged) -> NodeLine:
-    values: dict[str, Any] = {name: getattr(event, name) for name in NodeLine.__struct_fields__}
-    values |= {"node": clean(event.node), "why": clean(event.why)}
-    return NodeLine(**values)
 
 
 def _files(directory: Path) -> list[RunFile]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import table_of
+from stoker.dashboard.answers.paging import Page
 from stoker.runs.history import RunHistory
 from stoker.runs.tables import RowTable
 from stoker.types import ActorId
 
-__all__ = ["SORTS", "Episode", "EpisodeQuery", "EpisodesAnswer", "episodes_answer", "episodes_found"]
+__all__ = ["SORTS", "Episode", "EpisodeQuery", "episodes_answer", "episodes_found"]
 
 Sort: TypeAlias = Literal["episode", "total_reward", "length", "total_steps", "time"]
-SORTS: tuple[Sort, ...] = ("episode", "total_reward", "length", "total_steps", "time")
+SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 
 _STEPS = {"train": "total_steps", "eval": "total_steps_at_eval"}
 
@@ -60,32 +61,17 @@ class Episode(msgspec.Struct, frozen=True):
     extras: dict[str, float]
 
 
-class EpisodesAnswer(msgspec.Struct, frozen=True):
-    """A page of episodes.
-
-    Attributes:
-        n: all that were found.
-        rows: those of the page.
-    """
-
-    n: int
-    rows: list[Episode]
-
-
-def episodes_answer(
-    history: RunHistory, query: EpisodeQuery, page: int = 0, size: int = 50
-) -> EpisodesAnswer:
+def episodes_answer(history: RunHistory, query: EpisodeQuery, rows: slice = slice(50)) -> Page[Episode]:
     """A page of the episodes that are found.
 
     Args:
         history: the run.
         query: which, and in which order.
-        page: its number, from 0.
-        size: episodes on a page.
+        rows: those of the page.
     """
     found = episodes_found(history, query)
     table = table_of(history, query.kind)
-    return EpisodesAnswer(len(found), list(_episodes(table, query, found[page * size : (page + 1) * size])))
+    return Page(len(found), list(_episodes(table, query, found[rows])))
 
 
 def episodes_found(history: RunHistory, query: EpisodeQuery) -> NDArray[np.intp]:

@@ -45,22 +45,20 @@ def evaluations_answer(history: RunHistory) -> list[Evaluation]:
     """Every evaluation, in the order of its steps."""
     table = history.evaluation
     rows = history.effective(table)
-    steps = table.column("total_steps_at_eval")[rows]
-    order = np.argsort(steps, kind="stable")
-    steps = steps[order]
+    order = np.argsort(table.column("total_steps_at_eval")[rows], kind="stable")
+    steps, starts = np.unique(table.column("total_steps_at_eval")[rows][order], return_index=True)
     rewards = table.column("total_reward")[rows][order].astype(np.float64)
     lengths, times = table.column("length")[rows][order], table.column("time")[rows][order]
-    starts = np.flatnonzero(np.append(True, steps[1:] != steps[:-1])[: len(steps)])
-    ends = np.append(starts[1:], len(steps))
+    ends = [*starts[1:].tolist(), len(order)]
     best = None if history.metadata is None else history.metadata.best_step
     found: list[Evaluation] = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=False):
+    for step, start, end in zip(steps.tolist(), starts.tolist(), ends, strict=False):
         part = rewards[start:end]
         n, mean = end - start, float(part.mean())
         half = t_quantile(n - 1) * float(part.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
         found.append(
             Evaluation(
-                step=int(steps[start]),
+                step=step,
                 time=float(times[start:end].max()),
                 n=n,
                 mean=mean,
@@ -71,7 +69,7 @@ def evaluations_answer(history: RunHistory) -> list[Evaluation]:
                 max=float(part.max()),
                 iqm=float(interquartile_means(part)),
                 mean_length=float(lengths[start:end].mean()),
-                is_best=best is not None and int(steps[start]) == best,
+                is_best=step == best,
             )
         )
     return found

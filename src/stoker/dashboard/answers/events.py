@@ -6,10 +6,11 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from stoker.dashboard.answers.paging import Page
 from stoker.runs.events import Detail, EventRow
 from stoker.runs.history import RunHistory
 
-__all__ = ["Event", "EventsAnswer", "events_answer"]
+__all__ = ["Event", "events_answer"]
 
 Level: TypeAlias = Literal["info", "warning", "error"]
 
@@ -43,34 +44,21 @@ class Event(msgspec.Struct, frozen=True):
     details: dict[str, Detail]
 
 
-class EventsAnswer(msgspec.Struct, frozen=True):
-    """A page of events.
-
-    Attributes:
-        n: all of that kind.
-        events: those of the page.
-    """
-
-    n: int
-    events: list[Event]
-
-
 def events_answer(
-    history: RunHistory, kind: str = "", page: int = 0, size: int = 100, *, is_descending: bool = True
-) -> EventsAnswer:
+    history: RunHistory, kind: str = "", rows: slice = slice(100), *, is_descending: bool = True
+) -> Page[Event]:
     """A page of the events of a kind, or of all kinds.
 
     Args:
         history: the run.
         kind: "": all.
-        page: its number, from 0.
-        size: events on a page.
+        rows: those of the page.
         is_descending: the newest first.
     """
-    rows = [row for row in history.events if not kind or row.kind == kind]
+    found = [row for row in history.events if not kind or row.kind == kind]
     if is_descending:
-        rows.reverse()
-    return EventsAnswer(len(rows), [_event(row) for row in rows[page * size : (page + 1) * size]])
+        found.reverse()
+    return Page(len(found), [_event(row) for row in found[rows]])
 
 
 def _event(row: EventRow) -> Event:

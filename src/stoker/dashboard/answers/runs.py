@@ -11,8 +11,8 @@ import numpy as np
 from stoker.dashboard.answers.curves import EVALUATIONS, curve_of
 from stoker.dashboard.index import Index
 from stoker.dashboard.reading import RunEntry
-from stoker.dashboard.series import bucketed
 from stoker.dashboard.summaries import Summary, SummaryLine, clean
+from stoker.runs.bucketing import bucketed
 from stoker.runs.history import RunHistory
 
 __all__ = ["RunList", "RunLister", "spark"]

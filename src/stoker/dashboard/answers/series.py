@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import EVALUATIONS, Axis, Curve, curve_of
-from stoker.dashboard.series import SeriesCache, Smoothing, bucketed, smoothed
+from stoker.dashboard.series import SeriesCache
 from stoker.protocol import ProtocolError
+from stoker.runs.bucketing import bucketed
 from stoker.runs.history import RunHistory
+from stoker.runs.smoothing import Smoothing, smoothed
 
 __all__ = ["Series", "SeriesAnswer", "SeriesQuery", "series_answer", "smooth_values"]
 

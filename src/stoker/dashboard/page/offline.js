@@ -127,11 +127,11 @@ function episodesOf(held, params) {
 
 /** Events are held with the newest first. */
 function eventsOf(held, params) {
-  const found = held.events.filter((event) => !params.kind || event.kind === params.kind)
+  const found = held.rows.filter((event) => !params.kind || event.kind === params.kind)
   if (params.order === "asc") found.reverse()
   const size = Number(params.size ?? 100)
   const first = Number(params.page ?? 0) * size
-  return { n: found.length, events: found.slice(first, first + size) }
+  return { n: found.length, rows: found.slice(first, first + size) }
 }
 
 function difference(diff, ids) {

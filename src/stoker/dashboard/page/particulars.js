@@ -32,7 +32,7 @@ export function makeEvents(element, first) {
     }
   }
 
-  function draw({ n, events }) {
+  function draw({ n, rows: events }) {
     for (const event of events) kinds.add(event.kind)
     const options = [["", "All events"], ...[...kinds].sort().map((one) => [one, one.replaceAll("_", " ")])]
     renew(pick, options, () => options.map(([value, text]) => h("option", { value }, text)))

@@ -105,7 +105,7 @@ export function makeReward(viewed, options, { zoom, moved, interrupted, failed }
   }
 
   async function askEvents() {
-    const { events } = await ask("events", { page: 0 })
+    const { rows: events } = await ask("events", { page: 0 })
     const placeOf = await eventPlaces()
     const shown = []
     for (const event of events) {

@@ -68,6 +68,11 @@ class SignalGuard(ABC):
         self._fd_before = -1
         self._terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
 
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the process ends because its time is over, and not the grace after a signal."""
+        return self.signalled_at is None or self.leaves_at < self.signalled_at + self.grace_s
+
     @abstractmethod
     def overdue(self, *, loop_turns: bool) -> str:
         """The line that is printed last when the grace or the time is over; called in a thread.

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from stoker.cli.parsing import Command, Flag, RunPath
+from stoker.cli.options import Flag
+from stoker.cli.parsing import Command, RunPath
 from stoker.cli.train import Train
 from stoker.errors import ConfigError
 from stoker.settings import Count

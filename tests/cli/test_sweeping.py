@@ -220,7 +220,7 @@ def test_a_second_signal_kills_all_at_once(started: Any, tmp_path: Path) -> None
         *(*SMALL, "--eval-freq", "0", "--no-progress"),
     )
     version, deadline = tmp_path / "runs/pole/v1", time.monotonic() + DEADLINE_S
-    while len(found := list(version.glob("*/events.jsonl"))) < 2:
+    while len(found := [path for path in version.glob("*/events.jsonl") if path.stat().st_size]) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     pids = [json.loads(path.read_bytes().splitlines()[0])["details"]["pid"] for path in found]

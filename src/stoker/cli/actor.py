@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
-from stoker.cli.parsing import Command, Flag
+from stoker.cli.options import Flag
+from stoker.cli.parsing import ReportCommand
 from stoker.cli.printing import say_json
 from stoker.errors import ConfigError, SessionClosed
 from stoker.settings import Count, Positive
@@ -28,7 +29,7 @@ __all__ = ["PlayOnServer"]
 _TOKEN = "STOKER_TOKEN"  # noqa: S105 - the name of a variable
 
 
-class PlayOnServer(Command, frozen=True, kw_only=True):
+class PlayOnServer(ReportCommand, frozen=True, kw_only=True):
     """Play environments for a training on a server, which `stoker serve` runs.
 
     Each step is learned exactly once: steps are kept until the server has them on disk, and are sent again
@@ -98,9 +99,6 @@ class PlayOnServer(Command, frozen=True, kw_only=True):
     stopped_code: Annotated[int, Meta(ge=0, le=255)] = 0
     """Exit code if a signal ended it before the training ended: a scheduler that starts failed jobs again
     needs one that is not 0."""
-
-    json: bool = False
-    """Print one line of JSON instead of the report."""
 
     async def __call__(self) -> int:
         from stoker.trainer.making import env_for, plays_jointly

@@ -1,10 +1,9 @@
-"""A bar of steps for commands that read or write many: on a terminal in place, else a line now and then."""
+"""Progress of a command that does many things: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -23,10 +22,11 @@ class StepBar:
         verb: what is done with the steps, such as ``exported``.
         total: how many there are; None: unknown.
         shown: False: show nothing.
+        unit: what is counted.
     """
 
-    def __init__(self, verb: str, total: int | None, *, shown: bool = True) -> None:
-        self._verb, self._total = verb, total
+    def __init__(self, verb: str, total: int | None, *, shown: bool = True, unit: str = "steps") -> None:
+        self._verb, self._total, self._unit = verb, total, unit
         console = Console(stderr=True)
         is_live = shown and console.is_terminal and not console.is_dumb_terminal
         self._live: Progress | None = None
@@ -37,26 +37,25 @@ class StepBar:
         self._has_lines = shown and not is_live
         self._began_at = self._told_at = time.monotonic()
 
-    def show(self, n_steps: int) -> None:
-        """Show that this many steps are done."""
+    def show(self, n_steps: int, detail: str = "") -> None:
+        """Show that this many steps are done, and what came of them so far."""
+        text = self._text(n_steps) + (detail and f", {detail}")
         if self._live is not None:
-            self._live.update(self._task, completed=n_steps, text=self._text(n_steps))
+            self._live.update(self._task, completed=n_steps, text=text)
         elif self._has_lines and time.monotonic() - self._told_at > _EVERY_S:
             self._told_at = time.monotonic()
             rate = n_steps / (self._told_at - self._began_at)
-            print(f"  {self._text(n_steps)}, {rate:,.0f}/s", file=sys.stderr)
+            print(f"  {text}, {rate:,.0f}/s", file=sys.stderr)
 
     def _text(self, n_steps: int) -> str:
         of = "" if self._total is None else f" of {self._total:,}"
-        return f"{self._verb} {n_steps:,}{of} steps"
+        return f"{self._verb} {n_steps:,}{of} {self._unit}"
 
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()

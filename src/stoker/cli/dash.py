@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from anyio import to_thread
 
-from stoker.cli.parsing import Command, Flag
-from stoker.cli.printing import size
+from stoker.cli.options import Flag
+from stoker.cli.parsing import Command
+from stoker.cli.printing import counted, size
 from stoker.errors import ConfigError, RunNotFound
 from stoker.listening import is_loopback, listening_socket, url_of
 from stoker.runs.layout import is_run, runs_below
@@ -125,7 +126,7 @@ def _write_report(target: Path, paths: Sequence[Path]) -> str:
         raise ConfigError(f"--export {target}: there is no directory {target.parent}")
     runs = list(dict.fromkeys(run for path in paths for run in _runs_in(path)))
     n_bytes = write_report(target, runs)
-    return f"{target}  shows {len(runs)} run{'' if len(runs) == 1 else 's'} in {size(n_bytes)}"
+    return f"{target}  shows {counted(len(runs), 'run')} in {size(n_bytes)}"
 
 
 def _runs_in(path: Path) -> list[Path]:

@@ -14,7 +14,8 @@ import msgspec
 from anyio import from_thread, to_thread
 
 from stoker.cli.bars import StepBar
-from stoker.cli.parsing import Command, Flag, RunCommand
+from stoker.cli.options import Flag
+from stoker.cli.parsing import ReportCommand, RunCommand
 from stoker.cli.printing import from_here, say_json, size
 from stoker.errors import ConfigError
 from stoker.settings import Natural
@@ -31,18 +32,6 @@ _UNWINDING_S = 10.0
 """How long an interrupted command waits for its thread to remove what is half written."""
 
 Format: TypeAlias = Literal["minari", "parquet", "npz"]
-Source: TypeAlias = Annotated[
-    str,
-    Flag(
-        metavar="SOURCE",
-        missing="a data set, such as `stoker {command} d4rl.hdf5`, or a run",
-        is_positional=True,
-    ),
-]
-Ends: TypeAlias = Annotated[
-    Literal["terminal", "timeout"] | None,
-    Flag(metavar="{terminal,timeout}", default="default: as the data say"),
-]
 
 
 class ExportData(RunCommand, frozen=True, kw_only=True):
@@ -97,30 +86,41 @@ class ExportData(RunCommand, frozen=True, kw_only=True):
         return 0
 
 
-class ImportData(Command, frozen=True, kw_only=True):
+class _DataCommand(ReportCommand, frozen=True, kw_only=True):
+    """A command about a data set."""
+
+    source: Annotated[
+        str,
+        Flag(
+            metavar="SOURCE",
+            missing="a data set, such as `stoker {command} d4rl.hdf5`, or a run",
+            is_positional=True,
+        ),
+    ]
+    """A directory in Minari's layout, an .hdf5, .parquet or .npz file, or the directory of a run."""
+
+    ends: Annotated[
+        Literal["terminal", "timeout"] | None,
+        Flag(metavar="{terminal,timeout}", default="default: as the data say"),
+    ] = None
+    """What the ends of episodes mean, where a data set has only one kind of them."""
+
+    progress: bool = True
+    """Show progress: a bar on a terminal, else a line now and then."""
+
+
+class ImportData(_DataCommand, frozen=True, kw_only=True):
     """Read a data set of Minari, D4RL, Parquet or npz, check every value, and write it in Minari's layout.
 
     Nothing in it is unpickled. A value that is not finite, or is outside of its space, is refused with its
     episode and step.
     """
 
-    source: Source
-    """A directory in Minari's layout, or an .hdf5, .parquet or .npz file."""
-
     out: Annotated[str, Flag(short="-o", metavar="PATH", missing="where to write, as in -o data/hopper")]
     """A new directory for minari, a new file for parquet and npz."""
 
     format: Format = "minari"
     """What to write."""
-
-    ends: Ends = None
-    """What the ends of episodes mean, where a data set has only one kind of them."""
-
-    progress: bool = True
-    """Show progress: a bar on a terminal, else a line now and then."""
-
-    json: bool = False
-    """Print one line of JSON instead of the report."""
 
     async def __call__(self) -> int:
         from stoker.data import open_dataset
@@ -134,20 +134,8 @@ class ImportData(Command, frozen=True, kw_only=True):
         return 0
 
 
-class DescribeData(Command, frozen=True, kw_only=True):
+class DescribeData(_DataCommand, frozen=True, kw_only=True):
     """Say what is in a data set or in the journal of a run: counts, returns, ends, bad values, variety."""
-
-    source: Source
-    """A data set as for `stoker data import`, or the directory of a run."""
-
-    ends: Ends = None
-    """What the ends of episodes mean, where a data set has only one kind of them."""
-
-    progress: bool = True
-    """Show progress: a bar on a terminal, else a line now and then."""
-
-    json: bool = False
-    """Print one line of JSON instead of the report."""
 
     async def __call__(self) -> int:
         from stoker.data import describe, open_dataset

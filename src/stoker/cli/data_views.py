@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from stoker.cli.printing import columns, say
+from stoker.cli.printing import columns, facts_table, say
 from stoker.data import DatasetReport
 from stoker.trainer.views.text import number, short
 
@@ -31,11 +31,7 @@ def say_report(report: DatasetReport) -> None:
         "known versions": f"of the policy, in {_share(report.n_with_version, report.n_steps)} of the steps",
         "reference scores": _references(report),
     }
-    grid = columns(("", ""), folds=1)
-    for label, text in facts.items():
-        if text:
-            grid.add_row(Text(label, style="cyan"), Text(text))
-    say(grid)
+    say(facts_table(facts))
     _say_spreads(report)
     _say_histogram(report)
     _say_columns(report)

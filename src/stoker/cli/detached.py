@@ -12,7 +12,7 @@ from anyio import to_thread
 
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.parsing import Command, RunPath
-from stoker.cli.printing import command, from_here
+from stoker.cli.printing import command, from_here, note
 from stoker.cli.stored import discard, open_trained
 from stoker.errors import ConfigError, RunNotFound, SessionError
 from stoker.runs import TrainingRun
@@ -42,12 +42,12 @@ async def train_elsewhere(flags: TrainingCommand, config: TrainConfig, place: Pa
         if (newest := await _newest(place)) is not None:
             learner = _learner(cluster, newest)
             if await to_thread.run_sync(learner.is_running):
-                _note(f"this training runs already: {from_here(newest.directory)}")
+                note(f"this training runs already: {from_here(newest.directory)}")
                 return await _follow(learner, newest)
         name, root = place.parent, place.parents[1]
         is_new_root = not await to_thread.run_sync(root.exists)
         run = await TrainingRun.create(name.name, place.name, root=root)
-        _note(f"training {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
+        note(f"training {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
         code = await _started(flags, config, run, cluster)
         if code == 2 and not await to_thread.run_sync(run.has_begun):
             await to_thread.run_sync(discard, run, is_new_root)
@@ -66,7 +66,7 @@ async def resume_elsewhere(flags: TrainingCommand, config: TrainConfig, run: Tra
         learner = _learner(cluster, run)
         if await to_thread.run_sync(learner.is_running):
             return await _follow(learner, run)
-        _note(f"resuming {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
+        note(f"resuming {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
         return await _started(flags, config, run, cluster)
 
 
@@ -150,20 +150,16 @@ async def _follow(learner: DetachedLearner, run: TrainingRun) -> int:
     ended: LearnerStatus | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(leave_at_signal)
-        ended = await to_thread.run_sync(learner.follow, say, _note, lambda: is_left)
+        ended = await to_thread.run_sync(learner.follow, say, note, lambda: is_left)
         tasks.cancel_scope.cancel()
     directory = str(run.directory)
     if ended is None:
         follow = command(["stoker", "resume", directory, "--restart-learner"])
         stop = command(["stoker", "stop", directory])
-        _note(f"detached: the training goes on; follow it: `{follow}`; end it: `{stop}`")
+        note(f"detached: the training goes on; follow it: `{follow}`; end it: `{stop}`")
         return 0
     if ended.exit_code and last != ended.reason:
         if ended.exit_code == 2:
             raise ConfigError(ended.reason)
         raise SessionError(f"the learner on {ended.node} ended: {ended.reason}")
     return ended.exit_code or 0
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from stoker.cli.export_best import check_export, export_best
 from stoker.cli.limits import TrainingCommand
-from stoker.cli.printing import command, from_here, say_json
+from stoker.cli.printing import command, from_here, labeled, say_json
 from stoker.cli.sudden_end import SuddenEnd
 from stoker.data.scores import normalized_score
 from stoker.errors import ConfigError, SessionFailed, StokerError
@@ -210,7 +210,7 @@ class Driver(SignalGuard):
             f"{head}: {result.total_steps:,}{of_total} {steps}{episodes} in "
             f"{duration(reading.elapsed_s)} ({result.steps_per_sec:,.0f} steps/s)"
         ]
-        lines += [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]
+        lines += labeled(rows)
         if self._flags.json:
             self.say("\n".join(lines))
             normalized = (
@@ -269,9 +269,7 @@ class Driver(SignalGuard):
         """Restore the terminal, and say which limit is over, which part is busy, and how to resume."""
         self._expect_end()
         self._view.close()
-        limits = self._limits
-        in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + limits.grace_s
-        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
+        over = self._limits.over(is_out_of_time=self.is_out_of_time)
         busy = "the training has not begun; give it more"
         if self._training is not None:
             run, session = self._training

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import msgspec
 from anyio import to_thread
 
-from stoker.cli.parsing import Flag, RunCommand
+from stoker.cli.bars import StepBar
+from stoker.cli.options import Flag
+from stoker.cli.parsing import RunCommand, Which
 from stoker.cli.printing import columns, say, say_json
 from stoker.errors import ConfigError
 from stoker.runs.layout import is_group
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluate", "PolicyCommand", "Replay", "StoredPolicy", "episodes_of"]
 
-_EVERY_S = 2.0
-"""Seconds between two lines of progress."""
 _SHOWN = 5
 """How many differences are named."""
 
@@ -56,9 +56,7 @@ class StoredPolicy(NamedTuple):
 class PolicyCommand(RunCommand, frozen=True, kw_only=True):
     """A command about the policy in one of a run's checkpoints."""
 
-    checkpoint: Annotated[
-        str | None, Flag(metavar="best|latest|STEP", default="default: best, else latest")
-    ] = None
+    checkpoint: Which = None
     """Whose policy: that of the best evaluation, the newest, or of a step."""
 
     seed: Annotated[int | None, Flag(metavar="INT", default="default: the run's")] = None
@@ -258,15 +256,9 @@ class Replay(RunCommand, frozen=True, kw_only=True):
             config = msgspec.structs.replace(config, warm_data=self.warm_data)
         if config.warm_data:
             warmed_up(agent, NamedDataset(config.warm_data, config.ends), config.mix)
-        started = reported = time.monotonic()
-
-        def watch(total_steps: int) -> None:
-            nonlocal reported
-            if not self.json and time.monotonic() - reported > _EVERY_S:
-                reported = time.monotonic()
-                print(f"  {total_steps:,} steps", file=sys.stderr)
-
-        replayed = replay_run(run, agent, to_step=self.to_step, from_step=self.from_step, watch=watch)
+        started = time.monotonic()
+        with StepBar("replayed", self.to_step, shown=not self.json) as bar:
+            replayed = replay_run(run, agent, to_step=self.to_step, from_step=self.from_step, watch=bar.show)
         elapsed_s = time.monotonic() - started
         if self.out is not None:
             publish_checkpoint(weights_of(agent, {"total_steps": agent.total_steps}), Path(self.out))

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-import time
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 from anyio import to_thread
 
+from stoker.cli.bars import StepBar
 from stoker.cli.printing import say_json
 from stoker.trainer.views.text import number
 
 __all__ = ["estimate"]
-
-_EVERY_S = 2.0
-"""Seconds between two lines of progress."""
 
 
 async def estimate(
@@ -40,15 +36,12 @@ async def estimate(
     from stoker.policies.loading import load_policy
 
     policy = await to_thread.run_sync(load_policy, Path(run), checkpoint)
-    reported = time.monotonic()
+    bar = StepBar("fitted", n_updates, shown=not as_json, unit="updates")
 
     def watch(done: int, value: float) -> None:
-        nonlocal reported
-        if not as_json and time.monotonic() - reported > _EVERY_S:
-            reported = time.monotonic()
-            print(f"  {done:,}/{n_updates:,} updates  value {number(value)}", file=sys.stderr)
+        bar.show(done, f"value {number(value)}")
 
-    with contextlib.ExitStack() as ending:
+    with bar, contextlib.ExitStack() as ending:
         ending.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)  # small networks are fastest with one
         dataset = ending.enter_context(open_dataset(data, ends=ends))

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from stoker.cli.parsing import Flag, RunCommand
+from stoker.cli.options import Flag
+from stoker.cli.parsing import RunCommand
 from stoker.cli.printing import ago, from_here, say_json
 from stoker.cli.stored import config_of, open_run
 from stoker.errors import RunDirectoryError

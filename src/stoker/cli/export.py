@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from anyio import to_thread
 
-from stoker.cli.parsing import Flag, RunCommand
+from stoker.cli.options import Flag
+from stoker.cli.parsing import RunCommand, Which
 from stoker.cli.printing import from_here, say_json, size
 
 __all__ = ["Export"]
@@ -27,9 +28,7 @@ class Export(RunCommand, frozen=True, kw_only=True):
     format: tuple[Literal["onnx", "pt2", "numpy"], ...] = ("onnx",)
     """What to write: onnx for onnxruntime, pt2 for torch, numpy for numpy alone."""
 
-    which: Annotated[str | None, Flag(metavar="best|latest|STEP", default="default: best, else latest")] = (
-        None
-    )
+    which: Which = None
     """Whose policy: that of the best evaluation, the newest, or of a step."""
 
     stochastic: bool = False

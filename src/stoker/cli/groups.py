@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from stoker.cli.driving import metrics_server
 from stoker.cli.export_best import check_export, export_best
 from stoker.cli.group_views import GroupScreen
 from stoker.cli.limits import Limits, TrainingCommand
-from stoker.cli.printing import command, from_here, say_json
+from stoker.cli.printing import command, from_here, note, say_json
 from stoker.errors import ConfigError, StokerError
 from stoker.session.signals import stop_on_signals
 from stoker.trainer.config import TrainConfig
@@ -64,7 +63,7 @@ async def train_policies(
         check_export(flags.export_best, agent)
     group = await made.create(name, version, root)
     agents = ", ".join(f"{policy} ({own.training.agent})" for policy, own in config.policies.items())
-    _say(f"training {agents} on {training.env}; group: {from_here(group.directory)}")
+    note(f"training {agents} on {training.env}; group: {from_here(group.directory)}")
     return await _drive(flags, made, group)
 
 
@@ -84,7 +83,7 @@ async def resume_policies(
         print(f"{from_here(directory)} has all its {done:,} joint steps; to continue: {again}")
         return 0
     training = await to_thread.run_sync(GroupTraining, config)
-    _say(f"resuming {', '.join(group.runs)} from joint step {done:,} of {wanted:,}")
+    note(f"resuming {', '.join(group.runs)} from joint step {done:,} of {wanted:,}")
     return await _drive(flags, training, group)
 
 
@@ -157,7 +156,7 @@ async def _drive(flags: TrainingCommand, training: GroupTraining, group: Trainin
     if flags.export_best and not is_short:
         lines += [await export_best(run.directory, flags.export_best) for run in group.runs.values()]
     if flags.json:
-        _say("\n".join(lines))
+        note("\n".join(lines))
         say_json({"group": str(group.directory), "joint_steps": session.joint_steps, "policies": policies})
     else:
         print("\n".join(lines))
@@ -168,7 +167,3 @@ async def _stop_in_time(session: MultiAgentSession, limits: Limits, screen: Grou
     await anyio.sleep(max(0.0, limits.finishes_at(0.0) - time.monotonic()))
     screen.say("finishing: the time is nearly over, saving the training")
     session.stop()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

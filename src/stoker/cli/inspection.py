@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.parsing import RunCommand
-from stoker.cli.printing import ago, columns, from_here, output, say, say_json, size
+from stoker.cli.printing import ago, columns, facts_table, from_here, output, say, say_json, size
 from stoker.cli.stored import config_of, open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.multi.standings import Standings, standings_in
@@ -105,11 +105,7 @@ class Show(RunCommand, frozen=True, kw_only=True):
             began = f"{attempt.started_at:%Y-%m-%d %H:%M:%S} UTC"
             ended = "" if attempt.number not in endings else f": {endings[attempt.number]}"
             rows[f"attempt {attempt.number}"] = f"{began}, from step {attempt.from_steps:,}{ended}"
-        grid = columns(("", ""), folds=1)
-        for label, text in rows.items():
-            if text:
-                grid.add_row(Text(label, style="cyan"), Text(text))
-        say(grid)
+        say(facts_table(rows))
         if evaluations:
             say()
             say(_evaluations(evaluations))

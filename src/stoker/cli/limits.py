@@ -11,7 +11,8 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from stoker.cli.parsing import Command, Flag
+from stoker.cli.options import Flag
+from stoker.cli.parsing import Command
 from stoker.errors import ConfigError
 from stoker.settings import Natural
 
@@ -49,6 +50,10 @@ class Limits(msgspec.Struct, frozen=True):
     def leaves_at(self) -> float:
         """When a process that has not ended is killed, so that it is gone at ``ends_at``."""
         return self.ends_at if self.max_s is None else self.ends_at - min(_LAST_S, self.max_s / 10)
+
+    def over(self, *, is_out_of_time: bool) -> str:
+        """Which of them is over, in words."""
+        return f"--max-time of {self.max_s or 0:g} s" if is_out_of_time else f"--grace of {self.grace_s:g} s"
 
     def finishes_at(self, margin_s: float) -> float:
         """When to begin to finish, if that may take ``margin_s``; at half of the limit at the earliest."""

@@ -18,7 +18,7 @@ from stoker.errors import ConfigError, RunDirectoryError
 from stoker.runs import RunMetadata, TrainingRun
 from stoker.runs.configs import Scalar, flat_settings
 from stoker.runs.layout import CONFIG, natural_key
-from stoker.runs.metadata import read_json
+from stoker.runs.metadata import read_json_if_there
 from stoker.runs.status import RunStatus, status_of
 from stoker.runs.sweeps import read_sweep
 from stoker.stats.intervals import Interval, mean_interval
@@ -87,8 +87,8 @@ def _listed(run: TrainingRun | RunDirectoryError) -> Listed:
     if not isinstance(run, TrainingRun):
         return Listed(Path(run.path).parent, None, RunStatus("broken", str(run)))
     try:
-        config = read_json(run.directory / CONFIG, Any)
-    except RunDirectoryError:  # a session without the command line need not write one
+        config = read_json_if_there(run.directory / CONFIG, Any)
+    except RunDirectoryError:  # what lists runs does not judge them
         config = None
     return Listed(run.directory, run.metadata, status_of(run, config), config)
 

@@ -11,7 +11,8 @@ from anyio import to_thread
 from rich.text import Text
 
 from stoker.cli.listing import Condition, Listed, RunGroup, SortKey, grouped, listed, ordered, selected
-from stoker.cli.parsing import Command, Flag
+from stoker.cli.options import Flag
+from stoker.cli.parsing import Command
 from stoker.cli.printing import ago, columns, say, say_json
 from stoker.runs import list_runs
 from stoker.trainer.views.text import number

@@ -27,7 +27,7 @@ from stoker.errors import ConfigError, Stalled, StokerError
 if TYPE_CHECKING:
     from stoker.cli.parsing import Command
 
-__all__ = ["ended", "main", "run_async"]
+__all__ = ["ended", "main", "run_async", "search_here"]
 
 COMMANDS = {
     "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
@@ -76,14 +76,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch_here() -> int:
-    """Run this process's command line; modules of users are found in the current directory."""
+    search_here()
+    return _dispatch(sys.argv[1:])
+
+
+def search_here() -> None:
+    """Let modules of the working directory be imported, as `python -m` does: agents may be there.
+
+    Raises:
+        ConfigError: The directory was removed.
+    """
     try:
         here = str(Path.cwd())
     except FileNotFoundError:
         raise ConfigError("the current directory was removed: change to one that exists") from None
     if not sys.flags.safe_path and "" not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does: agents and environments may be there
-    return _dispatch(sys.argv[1:])
+        sys.path.insert(0, here)
 
 
 def ended(work: Callable[[], int]) -> int:

@@ -15,13 +15,12 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from stoker.cli.driving import Driver
-from stoker.cli.main import ended, run_async
+from stoker.cli.main import ended, run_async, search_here
 from stoker.cli.streams import steady_streams
 from stoker.cli.sweep_messages import Order, Report
 from stoker.cli.train import Resume, Train
@@ -149,8 +148,6 @@ def _command_of(order: Order) -> Train | Resume:
 
 def main() -> int:
     """Train the seed that the input orders; the exit code of ``stoker train`` or ``stoker resume``."""
-    if not sys.flags.safe_path and "" not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
     orders, reports = _pipes()
     lifeline, reporter = Lifeline(orders), Reporter(reports)
     output = steady_streams()
@@ -166,7 +163,11 @@ def main() -> int:
                 command.train_with(driver) if isinstance(command, Train) else command.resume_with(driver)
             )
 
-    return output.checked(ended(lambda: run_async(train)))
+    def work() -> int:
+        search_here()
+        return run_async(train)
+
+    return output.checked(ended(work))
 
 
 if __name__ == "__main__":

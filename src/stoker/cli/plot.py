@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, cast
 
 from anyio import to_thread
 
-from stoker.cli.parsing import Command, Flag
-from stoker.cli.stored import open_run
+from stoker.cli.options import Flag
+from stoker.cli.parsing import Command
+from stoker.cli.stored import open_run, written_config
 from stoker.errors import ConfigError, RunBroken, RunDirectoryError
 from stoker.runs import TrainingRun, list_runs
 from stoker.runs.configs import Facts, flat_settings, grouped
@@ -72,7 +73,7 @@ class Plot(Command, frozen=True, kw_only=True):
         return 0
 
     async def _groups(self, runs: list[TrainingRun], smoothing: Smoothing) -> Any:
-        facts = [Facts(_version_of(run), flat_settings(await _config_of(run))) for run in runs]
+        facts = [Facts(_version_of(run), flat_settings(await written_config(run))) for run in runs]
         key = self.group_by or "version"
         groups, absent = grouped(facts, key)
         firsts = {group.label: facts[group.members[0]].settings.get(key) for group in groups}
@@ -95,15 +96,6 @@ class Plot(Command, frozen=True, kw_only=True):
 
 def _version_of(run: TrainingRun) -> str:
     return f"{run.metadata.name}/{run.metadata.version}"
-
-
-async def _config_of(run: TrainingRun) -> Any:
-    try:
-        return await run.read_config()
-    except RunBroken as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None  # a session without the command line need not write one
-        raise
 
 
 async def _curves_of(run: TrainingRun) -> Curves | None:

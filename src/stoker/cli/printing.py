@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -17,7 +18,10 @@ from rich.filesize import decimal as size
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ago", "columns", "command", "from_here", "output", "say", "say_json", "size"]
+__all__ = [
+    "ago", "columns", "command", "counted", "facts_table", "from_here", "labeled", "note", "output", "say",
+    "say_json", "size",
+]  # fmt: skip
 
 _UNBOUNDED = 10_000
 
@@ -55,6 +59,30 @@ def columns(names: Sequence[str], *, numbers: Container[int] = (), folds: int = 
         side = "right" if place in numbers else "left"
         table.add_column(name, justify=side, no_wrap=place != folds, overflow="fold")
     return table
+
+
+def counted(n: int, word: str) -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{n:,} {word}{'' if n == 1 else 's'}"
+
+
+def labeled(rows: Mapping[str, str | None]) -> list[str]:
+    """The lines below the head of a report: a label and a value each; a value that is None has no line."""
+    return [f"  {label:<18} {value}" for label, value in rows.items() if value is not None]
+
+
+def facts_table(rows: Mapping[str, str]) -> Table:
+    """A table of what each text is, and the text; empty texts left out."""
+    table = columns(("", ""), folds=1)
+    for label, text in rows.items():
+        if text:
+            table.add_row(Text(label, style="cyan"), Text(text))
+    return table
+
+
+def note(text: str) -> None:
+    """Print a line for people, beside the results."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def output() -> Console:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from stoker.cli.evaluate import PolicyCommand, episodes_of
-from stoker.cli.parsing import Flag
+from stoker.cli.options import Flag
 from stoker.cli.printing import from_here, say_json
 from stoker.errors import ConfigError
 from stoker.settings import Count

@@ -15,14 +15,24 @@ import msgspec
 from anyio import to_thread
 from msgspec import Meta
 
-from stoker.agents.registry import AGENTS, agent_for_actions, config_type, is_own
+from stoker.agents.registry import AGENTS, agent_for_actions
+from stoker.cli.help import leave_with_help
 from stoker.cli.limits import seconds
-from stoker.cli.parsing import Command, Flag, given_values, leave_with_help, options_of
+from stoker.cli.options import Flag, options_of
+from stoker.cli.parsing import Command, Which, given_values
+from stoker.cli.training_flags import (
+    FLAGS,
+    OwnSettings,
+    options_of_agents,
+    settings_type,
+    values_of_file,
+    without_help,
+)
 from stoker.errors import ConfigError
 from stoker.listening import is_loopback, listening_socket, url_of
 from stoker.runs.layout import safe_name
 from stoker.runs.status import ENDLESS_STEPS
-from stoker.settings import Count, Port, read_toml, settings_from
+from stoker.settings import Count, Port, settings_from
 from stoker.signals import ENDING_SIGNALS, SignalGuard
 from stoker.trainer.config import TrainConfig, config_from
 
@@ -47,22 +57,16 @@ _SETTINGS = (
 )  # fmt: skip
 """The settings of ``stoker train`` that are not about its own environments."""
 
-_FLAGS = {
-    "agent": Flag(default="default: dqn, sac or ppo, by the actions"),
-    "imports": Flag(name="import", metavar="MODULE", repeats=True),
-    "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
-    "warm_data": Flag(metavar="DATA", default="default: none"),
-}
+_FLAGS = FLAGS | {"agent": Flag(default="default: dqn, sac or ppo, by the actions")}
+_LEARNING = (
+    "env", "spaces", "spaces_from_client", "total_timesteps", "name", "run_version", "runs_dir", "dash",
+)  # fmt: skip
+"""Flags that mean nothing with a fixed policy."""
 _DEFAULTS = {"num_envs": 1, "vectorize": "none", "queue_capacity": 256}
 """Where they differ from those of ``stoker train``: actors come and go, and each waits for its answer."""
 
 _FILES = 1024
 """Open files that the process may need beside one for each WebSocket."""
-
-
-class _OwnSettings(msgspec.Struct, frozen=True):
-    agent_settings: dict[str, Any] = {}
-    """Keyword arguments for the agent's factory, such as learning_rate=0.001."""
 
 
 class Serve(Command, frozen=True, kw_only=True):
@@ -85,7 +89,7 @@ class Serve(Command, frozen=True, kw_only=True):
     policy: Annotated[str, Flag(metavar="RUN|FILE")] = ""
     """Answer with the policy of a run, its newest best one, or of `stoker export`, and learn nothing."""
 
-    which: Annotated[str, Flag(metavar="best|latest|STEP", default="default: best, else latest")] = ""
+    which: Which = None
     """With --policy: which one of the run."""
 
     godot_port: Annotated[Port | None, Flag(metavar="PORT", default="default: none")] = None
@@ -167,33 +171,25 @@ class Serve(Command, frozen=True, kw_only=True):
     @classmethod
     def from_words(cls, name: str, words: Sequence[str]) -> Self:
         """As for any command; the agent adds its settings to the flags, as it does for ``stoker train``."""
-        given = [word for word in words if word not in ("-h", "--help")]
-        wants_help = len(given) < len(words)
+        given, wants_help = without_help(words)
         common = [option for option in options_of(TrainConfig, **_FLAGS) if option.field in _SETTINGS]
-        every = {
-            option.field: option for entry in AGENTS.values() for option in options_of(entry.config_type)
-        }
         options = [*options_of(cls), *common]
         try:
-            found = given_values(name, [*options, *every.values(), *options_of(_OwnSettings)], given)
+            found = given_values(name, [*options, *options_of_agents(), *options_of(OwnSettings)], given)
         except ConfigError:
             if not wants_help:
                 raise
             found = {}
         path = found.get("config", "")
         where = f"--config {path}" if path else name
-        values = {**(read_toml(Path(path), "--config ") if path else {}), **found}
-        for flag in ("import", "wrapper", "allowed_host", "allowed_origin"):
-            if flag in values:
-                values[f"{flag}s"] = values.pop(flag)
+        values = values_of_file(path, ("import", "wrapper", "allowed_host", "allowed_origin")) | found
         if values.get("policy") and not wants_help:
             return settings_from(_of_a_policy(cls, values), cls, where)
         if "which" in values and not wants_help:
             raise ConfigError("--which: it chooses a policy of --policy RUN: give that, too")
         spaces = None if wants_help else _spaces(name, values)
         agent = values.get("agent") or _fitting(spaces)
-        settings = _OwnSettings if is_own(agent) else config_type(agent)
-        options += options_of(settings)
+        options += options_of(settings_type(agent))
         if not wants_help:
             given_values(name, options, given)  # refuses the settings of other agents
         own = {key: values.pop(key) for key in cls.__struct_fields__ if key in values}
@@ -224,7 +220,7 @@ class Serve(Command, frozen=True, kw_only=True):
         _raise_file_limit(self.max_connections + _FILES)
         place = Path(self.runs_dir), self.name, self.run_version
         served = (
-            await to_thread.run_sync(ServedPolicy, self.policy, self.which or None)
+            await to_thread.run_sync(ServedPolicy, self.policy, self.which)
             if self.training is None
             else await ServedTraining.find(self.training, *place, max_steps=self.total_timesteps)
         )
@@ -287,7 +283,8 @@ class Serve(Command, frozen=True, kw_only=True):
         Raises:
             ConfigError: The token file cannot be used, or nothing keeps strangers out.
         """
-        from stoker.service.auth import Gate, Tokens
+        from stoker.service.auth import Gate
+        from stoker.service.tokens import Tokens
 
         tokens = Tokens.from_file(Path(self.token_file)) if self.token_file else None
         is_open = not is_loopback(self.host)
@@ -364,18 +361,8 @@ def _of_a_policy(kind: type[Serve], values: Mapping[str, Any]) -> Mapping[str, A
     Raises:
         ConfigError: One of them is about learning.
     """
-    learning = {
-        "env",
-        "spaces",
-        "spaces_from_client",
-        "total_timesteps",
-        "name",
-        "run_version",
-        "runs_dir",
-        "dash",
-    }
     for key in values:
-        if key in learning or key not in kind.__struct_fields__:
+        if key in _LEARNING or key not in kind.__struct_fields__:
             raise ConfigError(f"--{key.replace('_', '-')}: with --policy nothing is learned: leave it out")
     return values
 

@@ -13,8 +13,8 @@ from anyio import to_thread
 
 from stoker.agents.registry import make_agent
 from stoker.cli.printing import from_here
-from stoker.cli.stored import discard
-from stoker.errors import ConfigError, RunBroken, RunNotFound
+from stoker.cli.stored import discard, written_config
+from stoker.errors import ConfigError, RunNotFound
 from stoker.protocol import Spaces, difference
 from stoker.runs import TrainingRun
 from stoker.service.fixed_policy import FixedPolicy
@@ -163,12 +163,8 @@ async def _checked(config: TrainConfig, run: TrainingRun) -> TrainConfig:
         ConfigError: The run is another one's.
     """
     place = from_here(run.directory)
-    try:
-        stored = await run.read_config(dict[str, Any])
-    except RunBroken as error:
-        if isinstance(error.__cause__, FileNotFoundError):  # killed before it had one
-            return config
-        raise
+    if (stored := await written_config(run, dict[str, Any])) is None:  # killed before it had one
+        return config
     spaces, agent = stored.get("spaces"), stored.get("agent")
     if spaces is None:
         raise ConfigError(f"{place} was not made by `stoker serve`: {_OTHER_RUN}")

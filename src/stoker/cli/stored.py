@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from stoker.importing import import_named
 from stoker.runs import TrainingRun, list_runs
 from stoker.runs.layout import CONFIG, absolute, is_group, is_run, runs_below
 from stoker.runs.locking import LOCK
+from stoker.runs.metadata import read_json_if_there
 from stoker.runs.sweeps import SWEEP, SweepVersion
 from stoker.writer import files
 
@@ -32,6 +34,7 @@ __all__ = [
     "open_trained",
     "policies_at",
     "sweep_at",
+    "written_config",
 ]
 
 logger = logging.getLogger("stoker.cli")
@@ -62,10 +65,19 @@ async def open_run(path: str) -> TrainingRun:
         raise RunNotFound(error.path, f"no run there; `{listing}` lists the runs that there are") from error
 
 
+async def written_config(run: TrainingRun, expected: Any = Any) -> Any:
+    """The run's config as plain values; None: a program with its own session wrote none.
+
+    Raises:
+        RunBroken: It cannot be read, or is of another type.
+    """
+    return await to_thread.run_sync(read_json_if_there, run.directory / CONFIG, expected)
+
+
 async def config_of(run: TrainingRun) -> Any:
-    """The run's config as plain values; None: it cannot be read, or a session of its own wrote none."""
+    """The run's config as plain values; None: there is none, or it cannot be read."""
     try:
-        return await run.read_config()
+        return await written_config(run)
     except RunBroken:
         return None
 
@@ -85,14 +97,11 @@ async def open_trained(path: str) -> tuple[TrainingRun, TrainConfig]:
     from stoker.trainer import config_from
 
     run = await _open_begun(path)
+    if (stored := await written_config(run, dict[str, Any])) is None:
+        raise RunBroken(run.directory, _NO_CONFIG)
     try:
-        stored = await run.read_config(dict[str, Any])
         # A run from before there was a choice had an actor for each environment.
         config = config_from({"vectorize": "none", **stored}, "config")
-    except RunBroken as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise RunBroken(run.directory, _NO_CONFIG) from error
-        raise
     except ConfigError as error:
         problem = f"cannot be trained or scored by this stoker: {error}"
         raise RunBroken(run.directory / CONFIG, problem) from error
@@ -114,13 +123,7 @@ def sweep_at(path: str) -> Path | None:
 
     Blocks.
     """
-    named = absolute(path)
-    if SWEEP in files.files_in(named):
-        return named
-    if is_run(named) or not (runs := runs_below(named)):
-        return None
-    version = runs[-1].parent
-    return version if version != named and SWEEP in files.files_in(version) else None
+    return _place_at(path, lambda place: SWEEP in files.files_in(place))
 
 
 def group_at(path: str) -> Path | None:
@@ -128,12 +131,17 @@ def group_at(path: str) -> Path | None:
 
     Blocks.
     """
+    return _place_at(path, is_group)
+
+
+def _place_at(path: str, is_wanted: Callable[[Path], bool]) -> Path | None:
+    """The directory that a path names, or the one of the newest run below it, if it is one of these."""
     named = absolute(path)
-    if is_group(named):
+    if is_wanted(named):
         return named
     if is_run(named) or not (runs := runs_below(named)):
         return None
-    return parent if is_group(parent := runs[-1].parent) else None
+    return place if is_wanted(place := runs[-1].parent) else None
 
 
 def policies_at(path: str) -> list[str]:

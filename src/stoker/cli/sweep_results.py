@@ -9,7 +9,7 @@ from typing import IO, Any
 import msgspec
 
 from stoker.cli.driving import STOPPED
-from stoker.cli.printing import columns, command, from_here, say
+from stoker.cli.printing import columns, command, counted, from_here, labeled, say
 from stoker.cli.sweep_views import FAILED, WAITING, SeedRun
 from stoker.errors import RunBroken
 from stoker.runs import TrainingRun
@@ -129,7 +129,7 @@ def say_results(results: Sequence[SeedResult], took_s: float, version: Path, fil
     failed = [result for result in results if result.state == FAILED]
     n_seeds, took = len(results), duration(took_s)
     if n_done == n_seeds:
-        print(f"Done: {n_seeds} seed{'s' * (n_seeds > 1)} in {took}", file=file)
+        print(f"Done: {counted(n_seeds, 'seed')} in {took}", file=file)
     else:
         head = "Failed" if failed else "Interrupted"
         print(f"{head}: {n_done} of {n_seeds} seeds are done, after {took}", file=file)
@@ -150,5 +150,4 @@ def say_results(results: Sequence[SeedResult], took_s: float, version: Path, fil
         )
     if n_done < len(results):
         rows.append(("resume", command(["stoker", "resume", path])))
-    for label, value in rows:
-        print(f"  {label:<18} {value}", file=file)
+    print("\n".join(labeled(dict(rows))), file=file)

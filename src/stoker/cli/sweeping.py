@@ -22,7 +22,7 @@ from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 from rich.console import Console
 
 from stoker.cli.limits import TrainingCommand
-from stoker.cli.printing import command, from_here
+from stoker.cli.printing import command, counted, from_here
 from stoker.cli.sweep_messages import Order, Report
 from stoker.cli.sweep_views import FAILED, RUNNING, WAITING, SeedRun, sweep_view
 from stoker.exits import single_error
@@ -225,8 +225,7 @@ class Sweeper(SignalGuard):
     async def _announce(self) -> None:
         await self._stopping.wait()
         n_active = sum(seed.is_active for seed in self.seeds)
-        plural = "" if n_active == 1 else "s"
-        self.say(f"finishing: saving {n_active} training{plural}; press Ctrl-C again to leave at once")
+        self.say(f"finishing: saving {counted(n_active, 'training')}; press Ctrl-C again to leave at once")
         self.announced()
 
     # In the guard's thread ------------------------------------------------------------------------
@@ -242,9 +241,7 @@ class Sweeper(SignalGuard):
         """Kill what still runs, and say which limit is over."""
         busy = ", ".join(str(seed.seed) for seed in self.seeds if seed.is_active)
         self._kill()
-        limits = self.limits
-        in_time = self.signalled_at is None or self.leaves_at < self.signalled_at + self.grace_s
-        over = f"--max-time of {limits.max_s or 0:g} s" if in_time else f"--grace of {limits.grace_s:g} s"
+        over = self.limits.over(is_out_of_time=self.is_out_of_time)
         if not busy:
             return f"{_ERROR}{over} is over: the training has not begun; give it more"
         return f"{_ERROR}{over} is over: killed the seeds that were still busy: {busy}; {self._way_on()}"

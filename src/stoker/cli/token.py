@@ -9,7 +9,8 @@ import secrets
 import sys
 from typing import Annotated
 
-from stoker.cli.parsing import Command, Flag
+from stoker.cli.options import Flag
+from stoker.cli.parsing import Command
 from stoker.errors import ConfigError
 from stoker.settings import Positive
 

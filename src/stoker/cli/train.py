@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 import msgspec
 from anyio import to_thread
 
-from stoker.agents.registry import AGENTS, agents_with_preset, config_type, is_own
+from stoker.agents.registry import AGENTS, agents_with_preset
 from stoker.cli.fitting import fitted, in_time, settle_offline
+from stoker.cli.help import leave_with_help
 from stoker.cli.limits import TrainingCommand
-from stoker.cli.parsing import Flag, RunPath, given_values, leave_with_help, options_of
+from stoker.cli.options import Flag, options_of
+from stoker.cli.parsing import RunPath, given_values
 from stoker.cli.seeds import seeds_from
+from stoker.cli.training_flags import FLAGS, options_of_agents, settings_type, values_of_file, without_help
 from stoker.errors import ConfigError, MissingDependency
 from stoker.runs.layout import is_group, place_of, safe_name
-from stoker.settings import Count, NonNegative, read_toml, settings_from
+from stoker.settings import Count, NonNegative, settings_from
 from stoker.trainer.cluster_config import moved
 from stoker.trainer.config import TrainConfig, config_from, name_of
 from stoker.trainer.durations import with_schedule
@@ -33,14 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Resume", "Train"]
 
-_FLAGS = {
+_FLAGS = FLAGS | {
     "env": Flag(metavar="ENV", default="required, here or in the TOML file", is_positional=True),
     "offline": Flag(metavar="DATA"),
     "agent": Flag(default="default: dqn, sac or ppo, by the environment's actions"),
-    "imports": Flag(name="import", metavar="MODULE", repeats=True),
-    "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),
     "total_timesteps": Flag(short="-n"),
-    "warm_data": Flag(metavar="DATA", default="default: none"),
     "workers": Flag(metavar="N|N..M"),
     "cluster": Flag(metavar="auto|local|HOST:PORT"),
 }
@@ -52,11 +52,6 @@ _REPLACED = (
     "actors", "num_envs", "workers", "cluster", "envs_per_worker", "worker_cpus",
 )  # fmt: skip
 """Settings that a resume may replace."""
-
-
-class _OwnSettings(msgspec.Struct, frozen=True):
-    agent_settings: dict[str, Any] = {}
-    """Keyword arguments for the agent's factory, such as learning_rate=0.001."""
 
 
 class Train(TrainingCommand, frozen=True, kw_only=True):
@@ -106,14 +101,10 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
     @classmethod
     def from_words(cls, name: str, words: Sequence[str]) -> Self:
         """As for any command; the agent that the words or the file name adds its settings to the flags."""
-        given = [word for word in words if word not in ("-h", "--help")]
-        wants_help = len(given) < len(words)
+        given, wants_help = without_help(words)
         path = _last(given, "--config")
         where = f"--config {path}" if path else name
-        values = read_toml(Path(path), "--config ") if path else {}
-        for flag in ("import", "wrapper"):
-            if flag in values:
-                values[f"{flag}s"] = values.pop(flag)
+        values = values_of_file(path)
         for key in ("max_time", "grace"):
             if type(values.get(key)) in (int, float):  # seconds need no quotes
                 values[key] = str(values[key])
@@ -123,8 +114,7 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
                 agent = _fitting(name, given, values, wants_help)
         if not isinstance(agent, str):
             raise ConfigError(f"{where}: agent={agent!r} is not a name")
-        settings = _OwnSettings if is_own(agent) else config_type(agent)
-        options = [*options_of(TrainConfig, **_FLAGS), *options_of(cls), *options_of(settings)]
+        options = [*options_of(TrainConfig, **_FLAGS), *options_of(cls), *options_of(settings_type(agent))]
         try:
             words_say = given_values(name, options, given)
             _check_seeds(words_say, values)
@@ -360,8 +350,7 @@ def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_h
     Raises:
         ConfigError: The environment cannot be made, or a flag is no agent's; not for help.
     """
-    settings = {option.field: option for entry in AGENTS.values() for option in options_of(entry.config_type)}
-    options = [*options_of(TrainConfig, **_FLAGS), *options_of(Train), *settings.values()]
+    options = [*options_of(TrainConfig, **_FLAGS), *options_of(Train), *options_of_agents()]
     try:
         found = {**values, **given_values(command, options, given)}
         if wants_help and (tuned := agents_with_preset(found.get("env", ""))):

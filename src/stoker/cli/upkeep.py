@@ -10,8 +10,9 @@ import msgspec
 from anyio import to_thread
 from rich.text import Text
 
-from stoker.cli.parsing import Flag, RunCommand
-from stoker.cli.printing import columns, command, from_here, say, say_json, size
+from stoker.cli.options import Flag
+from stoker.cli.parsing import RunCommand
+from stoker.cli.printing import columns, command, counted, from_here, say, say_json, size
 from stoker.cli.stored import open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.runs import Retention, TrainingRun, fork as fork_run
@@ -141,7 +142,7 @@ class Prune(RunCommand, frozen=True, kw_only=True):
         for file in removed:
             second = "" if file["freed_bytes"] or not file["bytes"] else "   (has another name, which stays)"
             print(f"  {file['file']:<{width}}  {size(file['bytes']):>9}{second}")
-        count = f"{len(removed)} file{'s' * (len(removed) != 1)}"
+        count = counted(len(removed), "file")
         if not removed:
             print("nothing to remove")
         elif self.dry_run:

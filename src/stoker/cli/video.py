@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self, SupportsFloat, cast
 
 import gymnasium
@@ -73,9 +72,7 @@ class Film:
         self._directory = tempfile.TemporaryDirectory(prefix="stoker-film-")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._directory is not None:
             self._directory.cleanup()
 

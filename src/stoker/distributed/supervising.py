@@ -21,9 +21,9 @@ from typing import IO, Any, Literal
 
 import msgspec
 
-from stoker.errors import RunBroken, RunDirectoryError, RunLocked, StokerError
+from stoker.errors import RunDirectoryError, RunLocked, StokerError
 from stoker.runs import TrainingRun
-from stoker.runs.metadata import now, read_json, write_json
+from stoker.runs.metadata import now, read_json_if_there, write_json
 
 __all__ = ["LEARNER", "LearnerNews", "LearnerStatus", "Supervisor", "read_status"]
 
@@ -84,12 +84,7 @@ def read_status(run: Path) -> LearnerStatus | None:
     Raises:
         RunBroken: The file cannot be read.
     """
-    try:
-        return read_json(run / LEARNER, LearnerStatus)
-    except RunBroken as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return None
-        raise
+    return read_json_if_there(run / LEARNER, LearnerStatus)
 
 
 class Supervisor:

@@ -21,9 +21,8 @@ import msgspec
 
 from stoker.errors import ConfigError
 from stoker.runs.layout import OPPONENTS, STANDINGS
-from stoker.runs.metadata import read_json
+from stoker.runs.metadata import read_json_if_there
 from stoker.settings import Natural
-from stoker.writer import files
 
 if TYPE_CHECKING:  # settings are read without numpy
     import numpy as np
@@ -152,8 +151,7 @@ def standings_in(run: Path) -> Standings | None:
     Raises:
         RunBroken: They cannot be read.
     """
-    path = run / OPPONENTS / STANDINGS
-    return None if files.stat_of(path) is None else read_json(path, Standings)
+    return read_json_if_there(run / OPPONENTS / STANDINGS, Standings)
 
 
 def thinned(steps: Sequence[int], keep: int) -> list[int]:

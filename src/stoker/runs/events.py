@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from stoker.plain import encodable
 from stoker.runs.metadata import now
 from stoker.telemetry.reading import NodeReading
 from stoker.types import ActorId
@@ -427,4 +428,4 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
 
 def _plain(text: str) -> str:
     text = text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-    return text.encode(errors="backslashreplace").decode()
+    return encodable(text)

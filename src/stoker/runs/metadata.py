@@ -15,7 +15,7 @@ from stoker.runs.layout import METADATA
 from stoker.settings import Natural
 from stoker.writer import files
 
-__all__ = ["Attempt", "RunMetadata", "now", "read_json", "read_metadata", "write_json"]
+__all__ = ["Attempt", "RunMetadata", "now", "read_json", "read_json_if_there", "read_metadata", "write_json"]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +110,11 @@ def read_json(path: Path, expected: Any, way_out: str = "") -> Any:
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, FileNotFoundError) else str(error)
         raise RunBroken(path, f"cannot be read ({reason}){way_out and '; '}{way_out}") from error
+
+
+def read_json_if_there(path: Path, expected: Any, way_out: str = "") -> Any:
+    """As ``read_json``, but None if there is no such file. Blocks."""
+    return None if files.stat_of(path) is None else read_json(path, expected, way_out)
 
 
 def write_json(path: Path, value: Any) -> None:

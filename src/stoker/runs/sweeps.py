@@ -19,7 +19,7 @@ from stoker.errors import ConfigError, RunBroken
 from stoker.nested import difference
 from stoker.runs.layout import CONFIG, runs_below
 from stoker.runs.locking import RunLock
-from stoker.runs.metadata import read_json, write_json
+from stoker.runs.metadata import read_json, read_json_if_there, write_json
 from stoker.runs.run import TrainingRun
 from stoker.settings import Count, Natural
 from stoker.writer import files
@@ -133,9 +133,8 @@ def read_sweep(version: Path) -> Sweep | None:
     Raises:
         RunBroken: Its file cannot be read.
     """
-    if SWEEP not in files.files_in(version):
-        return None
-    return read_json(version / SWEEP, Sweep, "remove it, and the runs beside it are ordinary ones")
+    way_out = "remove it, and the runs beside it are ordinary ones"
+    return read_json_if_there(version / SWEEP, Sweep, way_out)
 
 
 def _new_version(name: Path) -> Path:

@@ -10,9 +10,9 @@ from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, MissingDependency
 
-__all__ = ["import_named", "imported_callable", "signature_of", "split_name"]
+__all__ = ["import_named", "imported_callable", "required", "signature_of", "split_name"]
 
 
 def split_name(name: str, what: str) -> tuple[str, str]:
@@ -54,6 +54,23 @@ def import_named(module: str, what: str) -> ModuleType:
         raise ConfigError(
             f"{what}: the module {module!r} cannot be imported ({type(error).__name__}: {text}); {way_out}"
         ) from error
+
+
+def required(module: str, extra: str, package: str = "") -> Any:
+    """A module of an optional package.
+
+    Args:
+        module: its full name.
+        extra: of stoker's, that installs the package.
+        package: what it is called where it is installed from; "": as the module.
+
+    Raises:
+        MissingDependency: It is not installed; the message names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingDependency(package or module, extra) from error
 
 
 def imported_callable(name: str, what: str) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ __all__ = [
     "LARGEST_INT",
     "as_float",
     "check_actor_id",
+    "encodable",
     "finite_float",
     "plain_count",
     "plain_number",
@@ -121,6 +122,11 @@ def plain_text(name: str, value: Any) -> str:
                 f"{name}={value!a} is not valid Unicode ({error.reason}): give a text that can be written"
             ) from error
     return value if type(value) is str else str.__str__(value)
+
+
+def encodable(text: str) -> str:
+    """The text with each lone surrogate as an escape: names on disk and texts from outside may hold any."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def check_actor_id(actor_id: Any) -> None:

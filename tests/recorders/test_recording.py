@@ -15,7 +15,7 @@ from anyio import to_thread
 import launching
 from stoker.errors import ConfigError, MissingDependency, RecorderFailed, Stalled
 from stoker.recorders import Outcome, Record, Recorder, Recording, RunContext
-from stoker.recorders.recording import OnError
+from stoker.recorders.recorder_thread import OnError
 
 pytestmark = pytest.mark.anyio
 CONTEXT = RunContext(name="x")

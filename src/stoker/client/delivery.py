@@ -102,11 +102,6 @@ class Delivery(ForActors):
         """What the server calls the actors that have played."""
         return [stream.name for stream in self._streams.values() if not stream.is_lost]
 
-    @property
-    def n_kept(self) -> int:
-        """Records that the server may not have on its disk yet."""
-        return sum(len(stream.kept) for stream in self._streams.values())
-
     def stop(self) -> None:
         """Accept no more steps from this client; the training itself goes on."""
         self._is_stopped = True

@@ -28,8 +28,9 @@ from stoker.dashboard.answers.runs import RunList, spark
 from stoker.dashboard.answers.shares import PartShares, shares_answer
 from stoker.dashboard.finding import id_of
 from stoker.dashboard.inlining import inlined
-from stoker.dashboard.summaries import Summary, clean, summary_of
+from stoker.dashboard.summaries import Summary, summary_of
 from stoker.errors import ConfigError
+from stoker.plain import encodable
 from stoker.runs.bucketing import bucketed
 from stoker.runs.configs import Facts, grouped
 from stoker.runs.history import RunHistory
@@ -188,7 +189,7 @@ def _root_of(run: Path) -> Path:
 
 def _from_root(run: RunDetails, root: Path) -> RunDetails:
     """Details whose sentences name paths below the root: readers need not know where that is."""
-    place = f"{clean(os.fspath(root))}{os.sep}"
+    place = f"{encodable(os.fspath(root))}{os.sep}"
     problems = [problem.replace(place, "") for problem in run.problems]
     return msgspec.structs.replace(run, reason=run.reason.replace(place, ""), problems=problems)
 

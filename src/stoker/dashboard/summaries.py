@@ -13,11 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stoker.plain import encodable
 from stoker.runs.configs import Scalar, flat_settings
 from stoker.runs.history import RunHistory
 from stoker.runs.status import RunStatus, wanted_steps
 
-__all__ = ["LAST", "Summary", "SummaryLine", "clean", "summary_of"]
+__all__ = ["LAST", "Summary", "SummaryLine", "summary_of"]
 
 LAST: Final = 100
 """The episodes of ``last_mean``, and all rows that a summary needs of a file."""
@@ -91,13 +92,13 @@ def summary_of(run_id: str, root: Path, history: RunHistory, status: RunStatus) 
         history: what was read of it; its ends are enough.
         status: as it is now.
     """
-    path = clean(os.path.relpath(history.directory, root))
+    path = encodable(os.path.relpath(history.directory, root))
     parts = ("", "", *Path(path).parts)[-3:]
     metadata = history.metadata
     if metadata is None:
         name, version, last = parts
         group = f"{name}/{version}".strip("/")
-        reason = clean(status.reason)
+        reason = encodable(status.reason)
         return Summary(
             id=run_id, name=name, version=version, run_id=last, path=path, group=group,
             status=status.name, reason=reason,
@@ -112,13 +113,13 @@ def summary_of(run_id: str, root: Path, history: RunHistory, status: RunStatus) 
     episodes = train.column("episode")[-1:]
     return Summary(
         id=run_id,
-        name=clean(metadata.name),
-        version=clean(metadata.version),
-        run_id=clean(metadata.run_id),
+        name=encodable(metadata.name),
+        version=encodable(metadata.version),
+        run_id=encodable(metadata.run_id),
         path=path,
-        group=clean(f"{metadata.name}/{metadata.version}"),
+        group=encodable(f"{metadata.name}/{metadata.version}"),
         status=status.name,
-        reason=clean(status.reason),
+        reason=encodable(status.reason),
         started_at=metadata.started_at.timestamp(),
         last_updated=max([metadata.last_updated.timestamp(), *times]),
         total_steps=max([metadata.total_steps, *steps]),
@@ -133,11 +134,6 @@ def summary_of(run_id: str, root: Path, history: RunHistory, status: RunStatus) 
         seed=settings.get("seed"),
         settings=settings,
     )
-
-
-def clean(text: str) -> str:
-    """The text as valid Unicode: a name on disk may hold any bytes."""
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _short_settings(config: Any) -> dict[str, Scalar]:

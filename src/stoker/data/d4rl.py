@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from stoker.data.hdf5 import Hdf5File
-from stoker.data.tables import BLOCK_BYTES, Layout
+from stoker.data.tables import Layout, common_length, rows_at_once
 from stoker.errors import InvalidDataset
 
 __all__ = ["D4rlTable"]
@@ -43,23 +42,16 @@ class D4rlTable:
                 raise InvalidDataset(
                     source, f"it has none of D4RL's arrays, but {names}: give {_COLUMNS[0]}, ..."
                 )
-            lengths = {name: array.shape[0] for name, array in arrays.items()}
-            if len(set(lengths.values())) > 1:
-                shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
-                raise InvalidDataset(
-                    source, f"its arrays are of different lengths: {shown}; correct the data"
-                )
+            self.n_rows = common_length({name: array.shape[0] for name, array in arrays.items()}, source)
             self.layouts: Mapping[str, Layout] = {
                 name: Layout(array.dtype, array.shape[1:]) for name, array in arrays.items()
             }
-        self.n_rows = next(iter(lengths.values()))
 
     def blocks(self, names: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """These columns in order, some thousand rows at a time."""
         with Hdf5File.opened(self._path, self.source) as file:
             arrays = {name: file.array(file.root, name) for name in names}
-            n_bytes = max(array.dtype.itemsize * math.prod(array.shape[1:]) for array in arrays.values())
-            n_block = max(1, BLOCK_BYTES // max(1, n_bytes))
+            n_block = rows_at_once([self.layouts[name] for name in names])
             for start in range(0, self.n_rows, n_block):
                 stop = min(start + n_block, self.n_rows)
                 yield {name: file.read_rows(array, start, stop) for name, array in arrays.items()}

@@ -9,32 +9,20 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Generator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.errors import InvalidDataset, MissingDependency
+from stoker.errors import InvalidDataset
+from stoker.importing import required
 
-__all__ = ["Hdf5File", "StoredArray", "h5py_modules"]
+__all__ = ["Hdf5File", "StoredArray"]
 
 _MOST_INFLATION = 1100
 """Deflate makes at most 1,032 bytes of one."""
 _NEGLIGIBLE_BYTES = 1 << 20
-
-
-def h5py_modules() -> Any:
-    """The package h5py.
-
-    Raises:
-        MissingDependency: It is not installed.
-    """
-    try:
-        return import_module("h5py")
-    except ImportError as error:
-        raise MissingDependency("h5py", "data") from error
 
 
 class StoredArray(NamedTuple):
@@ -62,10 +50,13 @@ class Hdf5File:
 
     Attributes:
         root: the outermost group.
+
+    Raises:
+        MissingDependency: h5py is not installed.
     """
 
     def __init__(self, path: Path, source: str) -> None:
-        self._h5py = h5py = h5py_modules()
+        self._h5py = h5py = required("h5py", "data")
         self._h5a, self._h5o, self._h5d, self._h5s = h5py.h5a, h5py.h5o, h5py.h5d, h5py.h5s
         self._hard, self._group_type = h5py.h5l.TYPE_HARD, h5py.h5g.GroupID
         self._int64 = h5py.h5t.py_create(np.dtype(np.int64))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.data.hdf5 import h5py_modules
+from stoker.importing import required
 
 __all__ = ["Hdf5Writer"]
 
@@ -38,7 +37,7 @@ class Hdf5Writer:
     """
 
     def __init__(self, path: Path) -> None:
-        h5py = h5py_modules()
+        h5py = required("h5py", "data")
         h5p, self._h5g, self._h5d, self._h5s = h5py.h5p, h5py.h5g, h5py.h5d, h5py.h5s
         self._h5a, self._h5t = h5py.h5a, h5py.h5t
         self._disk = _AcceptingFile(path)
@@ -95,9 +94,7 @@ class Hdf5Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._file.close()
         self._disk.close()
         if error is None:

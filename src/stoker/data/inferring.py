@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stoker.data.episodes import Episode, mapped
 
-__all__ = ["inferred_space", "inferred_spaces"]
+__all__ = ["Extremes", "inferred_space", "inferred_spaces"]
 
 _MOST_CHOICES = 1 << 16
 
@@ -24,20 +24,32 @@ def inferred_spaces(
     found: list[Any] = [None, None]
     for episode in episodes:
         for at, value in enumerate((episode.observations, episode.actions)):
-            found[at] = _widened(found[at], mapped(_extremes, value))
+            found[at] = _widened(found[at], mapped(Extremes.of, value))
     if found[0] is None:
         return None
     return _nested_space(found[0], is_action=False), _nested_space(found[1], is_action=True)
 
 
-class _Extremes:
+class Extremes:
+    """The least and the greatest value of each number of an array; NaN is left out.
+
+    Args:
+        low: the least values.
+        high: the greatest.
+    """
+
     def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
         self.low, self.high = low, high
 
+    @classmethod
+    def of(cls, rows: NDArray[Any]) -> Extremes:
+        """Those of some rows."""
+        with np.errstate(invalid="ignore"):
+            return cls(np.asarray(np.fmin.reduce(rows, 0)), np.asarray(np.fmax.reduce(rows, 0)))
 
-def _extremes(rows: NDArray[Any]) -> _Extremes:
-    with np.errstate(invalid="ignore"):
-        return _Extremes(np.asarray(np.fmin.reduce(rows, 0)), np.asarray(np.fmax.reduce(rows, 0)))
+    def widened(self, other: Extremes) -> Extremes:
+        """Those of both."""
+        return Extremes(np.fmin(self.low, other.low), np.fmax(self.high, other.high))
 
 
 def _widened(before: Any, now: Any) -> Any:
@@ -48,7 +60,7 @@ def _widened(before: Any, now: Any) -> Any:
         return {key: _widened(before[key], part) for key, part in parts.items()}
     if isinstance(now, tuple):
         return tuple(_widened(*pair) for pair in zip(before, cast("tuple[Any, ...]", now), strict=True))
-    return _Extremes(np.fmin(before.low, now.low), np.fmax(before.high, now.high))
+    return now.widened(before)
 
 
 def _nested_space(found: Any, *, is_action: bool) -> gymnasium.Space[Any]:
@@ -59,11 +71,11 @@ def _nested_space(found: Any, *, is_action: bool) -> gymnasium.Space[Any]:
         members = cast("tuple[Any, ...]", found)
         return spaces.Tuple([_nested_space(part, is_action=is_action) for part in members])
     is_bounded = is_action or found.low.dtype.kind != "f"
-    return inferred_space(found.low.dtype, found.low.shape, (found.low, found.high) if is_bounded else None)
+    return inferred_space(found.low.dtype, found.low.shape, found if is_bounded else None)
 
 
 def inferred_space(
-    dtype: np.dtype[Any], shape: tuple[int, ...], extremes: tuple[Any, Any] | None
+    dtype: np.dtype[Any], shape: tuple[int, ...], extremes: Extremes | None
 ) -> gymnasium.Space[Any]:
     """The space of one array of numbers: integers are choices, images have the range of their dtype.
 
@@ -75,7 +87,7 @@ def inferred_space(
     kind: Any = dtype.type
     if extremes is None:
         return spaces.Box(-np.inf, np.inf, shape, kind)
-    low, high = extremes
+    low, high = extremes.low, extremes.high
     if dtype.kind == "f":
         low, high = (np.nan_to_num(each, posinf=np.inf, neginf=-np.inf) for each in (low, high))
         return spaces.Box(np.asarray(low, dtype), np.asarray(high, dtype), shape, kind)

@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import gymnasium
@@ -21,10 +20,9 @@ from stoker.journal.columns import count_steps, read_blocks
 from stoker.protocol import Spaces
 from stoker.runs import TrainingRun
 from stoker.runs.layout import CONFIG
-from stoker.runs.metadata import read_json
+from stoker.runs.metadata import read_json_if_there
 from stoker.runs.wanted import load_wanted
 from stoker.types import ActorId, AnyPath
-from stoker.writer import files
 
 __all__ = ["JournalDataset"]
 
@@ -106,7 +104,7 @@ class JournalDataset:
             raise ConfigError(f"to_step={stop} is not beyond from_step={start}: nothing lies between them")
 
     def _info(self, source: str) -> DatasetInfo:
-        config = _config_of(self.run)
+        config: Mapping[str, Any] = read_json_if_there(self.run.directory / CONFIG, dict[str, Any]) or {}
         spaces = _known_spaces(self.run, config)
         n_steps = None
         if self._actors is None and self._min_reward == -math.inf and self.last_step is not None:
@@ -162,16 +160,8 @@ class JournalDataset:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _config_of(run: TrainingRun) -> Mapping[str, Any]:
-    """The run's config; empty: a program with its own session wrote none."""
-    path = run.directory / CONFIG
-    return {} if files.stat_of(path) is None else read_json(path, dict[str, Any])
 
 
 def _known_spaces(

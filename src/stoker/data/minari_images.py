@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stoker.data.hdf5 import Hdf5File
-from stoker.errors import MissingDependency
+from stoker.importing import required
 
 __all__ = ["decoded"]
 
@@ -22,10 +21,7 @@ def decoded(file: Hdf5File, group: Any, name: str, shape: tuple[int, ...]) -> ND
         MissingDependency: pillow is not installed.
         ValueError: An image is of another shape, or is damaged.
     """
-    try:
-        pillow = import_module("PIL.Image")
-    except ImportError as error:
-        raise MissingDependency("pillow", "data") from error
+    pillow = required("PIL.Image", "data", "pillow")
     texts = file.read_bytes(group, name)
     images = np.empty((len(texts), *shape), np.uint8)
     for at, text in enumerate(texts):

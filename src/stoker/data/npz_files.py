@@ -6,7 +6,6 @@ what a column's header says must agree with the size that the archive's director
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import zipfile
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from stoker.data.tables import BLOCK_BYTES, Layout, TableMetadata
+from stoker.data.tables import Layout, TableMetadata, common_length, rows_at_once
 from stoker.errors import InvalidDataset
 
 __all__ = ["NpzSink", "NpzTable"]
@@ -28,7 +27,6 @@ __all__ = ["NpzSink", "NpzTable"]
 _METADATA = "metadata.json"
 _MOST_METADATA_BYTES = 16 << 20
 _MOST_ROW_BYTES = 256 << 20
-_MOST_BLOCK_ROWS = 1 << 15
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -66,16 +64,13 @@ class NpzTable:
                     name = member.filename[: -len(".npy")]
                     with archive.open(member) as file:
                         layouts[name], lengths[name] = _header_of(file, member, source)
-        if len(set(lengths.values())) > 1:
-            shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise InvalidDataset(source, f"its columns are of different lengths: {shown}; correct the data")
         self.layouts: Mapping[str, Layout] = layouts
-        self.n_rows = next(iter(lengths.values()), 0)
+        self.n_rows = common_length(lengths, source)
 
     def blocks(self, names: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """These columns in order, some thousand rows at a time."""
-        sizes = {name: _row_bytes(self.layouts[name]) for name in names}
-        n_block = max(1, min(_MOST_BLOCK_ROWS, BLOCK_BYTES // max(1, *sizes.values())))
+        layouts = {name: self.layouts[name] for name in names}
+        n_block = rows_at_once(layouts.values())
         with ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(self._path))
             files = {name: stack.enter_context(archive.open(f"{name}.npy")) for name in names}
@@ -83,13 +78,7 @@ class NpzTable:
                 _header_of(file, archive.getinfo(f"{name}.npy"), self.source)
             for start in range(0, self.n_rows, n_block):
                 n = min(n_block, self.n_rows - start)
-                yield {
-                    name: _rows(file, n, self.layouts[name], n * sizes[name]) for name, file in files.items()
-                }
-
-
-def _row_bytes(layout: Layout) -> int:
-    return layout.dtype.itemsize * math.prod(layout.shape)
+                yield {name: _rows(file, n, layouts[name]) for name, file in files.items()}
 
 
 def _header_of(file: IO[bytes], member: zipfile.ZipInfo, source: str) -> tuple[Layout, int]:
@@ -108,8 +97,8 @@ def _header_of(file: IO[bytes], member: zipfile.ZipInfo, source: str) -> tuple[L
         problem = f"{member.filename} has the shape {shape}{' in Fortran order' if is_fortran else ''}"
         raise InvalidDataset(source, f"{problem}: write it with a row for each transition, in C order")
     layout = Layout(dtype, tuple(shape[1:]))
-    n_bytes = _row_bytes(layout) * shape[0]
-    if file.tell() + n_bytes != member.file_size or _row_bytes(layout) > _MOST_ROW_BYTES:
+    n_bytes = layout.row_bytes * shape[0]
+    if file.tell() + n_bytes != member.file_size or layout.row_bytes > _MOST_ROW_BYTES:
         problem = f"{member.filename} says it has {n_bytes:,} bytes, and the archive {member.file_size:,}"
         raise InvalidDataset(
             source, f"{problem}: it is damaged, or its rows are above {_MOST_ROW_BYTES:,} bytes"
@@ -117,9 +106,9 @@ def _header_of(file: IO[bytes], member: zipfile.ZipInfo, source: str) -> tuple[L
     return layout, int(shape[0])
 
 
-def _rows(file: IO[bytes], n: int, layout: Layout, n_bytes: int) -> NDArray[Any]:
-    data = file.read(n_bytes)
-    if len(data) < n_bytes:
+def _rows(file: IO[bytes], n: int, layout: Layout) -> NDArray[Any]:
+    data = file.read(n * layout.row_bytes)
+    if len(data) < n * layout.row_bytes:
         raise EOFError("a column is cut short")
     array = np.frombuffer(data, layout.dtype).reshape(n, *layout.shape)
     return array.astype(layout.dtype.newbyteorder("="), copy=False)

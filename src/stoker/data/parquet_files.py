@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.data.tables import BLOCK_BYTES, Layout, TableMetadata
-from stoker.errors import InvalidDataset, MissingDependency
+from stoker.data.tables import Layout, TableMetadata, rows_at_once
+from stoker.errors import InvalidDataset
+from stoker.importing import required
 
 __all__ = ["ParquetSink", "ParquetTable"]
 
@@ -24,10 +24,7 @@ _MOST_GROUP_ROWS = 1 << 17
 
 
 def _pyarrow() -> tuple[Any, Any]:
-    try:
-        return import_module("pyarrow"), import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingDependency("pyarrow", "data") from error
+    return required("pyarrow", "data"), required("pyarrow.parquet", "data", "pyarrow")
 
 
 class ParquetTable:
@@ -98,8 +95,7 @@ class ParquetTable:
 
     def blocks(self, names: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """These columns in order, some thousand rows at a time."""
-        sizes = [each.dtype.itemsize * math.prod(each.shape) for each in map(self.layouts.__getitem__, names)]
-        n_block = max(1, min(_MOST_GROUP_ROWS, BLOCK_BYTES // max(1, *sizes)))
+        n_block = rows_at_once([self.layouts[name] for name in names])
         for path in self._paths:
             with self._parquet.ParquetFile(path, pre_buffer=False) as file:
                 for batch in file.iter_batches(n_block, columns=names, use_threads=False):
@@ -168,7 +164,7 @@ class ParquetSink:
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd", write_statistics=False)
         self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in layouts}
         self._n_rows = 0
-        n_bytes = sum(each.dtype.itemsize * math.prod(each.shape) for each in layouts.values())
+        n_bytes = sum(layout.row_bytes for layout in layouts.values())
         self._n_group = max(1, min(_MOST_GROUP_ROWS, _GROUP_BYTES // n_bytes))
 
     def _type_of(self, layout: Layout) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import gymnasium
@@ -12,14 +13,14 @@ from numpy.typing import NDArray
 
 from stoker.data.cutting import Cutter, Rows
 from stoker.data.dataset import DatasetInfo, Ends
-from stoker.data.inferring import inferred_space
+from stoker.data.inferring import Extremes, inferred_space
 from stoker.data.leaves import leaves_of
 from stoker.data.reading import FileDataset, blamed
 from stoker.errors import InvalidDataset
 from stoker.protocol.spaces import Spaces
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["BLOCK_BYTES", "Layout", "Table", "TableDataset", "TableMetadata"]
+__all__ = ["Layout", "Table", "TableDataset", "TableMetadata", "common_length", "rows_at_once"]
 
 _ALIASES: dict[str, tuple[str, ...]] = {
     "observations": ("observations", "observation", "obs"),
@@ -36,8 +37,8 @@ _ALIASES: dict[str, tuple[str, ...]] = {
 }
 """What files call the columns."""
 
-BLOCK_BYTES = 4 << 20
-"""The size of the largest column in one block."""
+_BLOCK_BYTES, _MOST_ROWS = 4 << 20, 1 << 15
+"""The size of the largest column in one block, and its rows."""
 _ENDS = {"terminal": EpisodeStatus.TERMINATED, "timeout": EpisodeStatus.TRUNCATED}
 
 
@@ -51,6 +52,28 @@ class Layout(msgspec.Struct, frozen=True):
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """The size of one row."""
+        return self.dtype.itemsize * math.prod(self.shape)
+
+
+def rows_at_once(layouts: Iterable[Layout]) -> int:
+    """How many rows of these columns to read together."""
+    return max(1, min(_MOST_ROWS, _BLOCK_BYTES // max(1, *(layout.row_bytes for layout in layouts))))
+
+
+def common_length(lengths: Mapping[str, int], source: str) -> int:
+    """The length that all columns have; 0 without any.
+
+    Raises:
+        InvalidDataset: They differ.
+    """
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InvalidDataset(source, f"its columns are of different lengths: {shown}; correct the data")
+    return next(iter(lengths.values()), 0)
 
 
 class TableMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +94,10 @@ class TableMetadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     n_steps: int
     ref_min_score: float | None = None
     ref_max_score: float | None = None
+
+
+_SHARED = ("env_id", "n_episodes", "n_steps", "ref_min_score", "ref_max_score")
+"""What a table says of its data set."""
 
 
 class Table(Protocol):
@@ -138,11 +165,7 @@ class TableDataset(FileDataset):
                 observation_space=observation_space,
                 action_space=action_space,
                 spaces_are_inferred=metadata is None,
-                env_id=metadata.env_id if metadata else None,
-                n_episodes=metadata.n_episodes if metadata else None,
-                n_steps=metadata.n_steps if metadata else None,
-                ref_min_score=metadata.ref_min_score if metadata else None,
-                ref_max_score=metadata.ref_max_score if metadata else None,
+                **{} if metadata is None else {name: getattr(metadata, name) for name in _SHARED},
             ),
             check=check,
         )
@@ -191,17 +214,15 @@ class TableDataset(FileDataset):
             inferred_space(actions.dtype, actions.shape, extremes.get("actions")),
         )
 
-    def _extremes_of(self, roles: list[str]) -> dict[str, tuple[Any, Any]]:
+    def _extremes_of(self, roles: list[str]) -> dict[str, Extremes]:
         """The least and the greatest value of each number, over all rows; NaN is left out."""
         names = [self._names[role] for role in roles]
-        found: dict[str, tuple[Any, Any]] = {}
-        with blamed(self._table.source), np.errstate(invalid="ignore"):
+        found: dict[str, Extremes] = {}
+        with blamed(self._table.source):
             for block in self._table.blocks(names):
                 for role, name in zip(roles, names, strict=True):
-                    values = block[name]
-                    low, high = np.fmin.reduce(values, 0), np.fmax.reduce(values, 0)
-                    before = found.get(role, (low, high))
-                    found[role] = np.fmin(before[0], low), np.fmax(before[1], high)
+                    now = Extremes.of(block[name])
+                    found[role] = now.widened(found.get(role, now))
         if len(found) < len(roles):
             raise self._invalid("it has no row: give at least one transition")
         return found

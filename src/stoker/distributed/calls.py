@@ -70,8 +70,6 @@ class RayCalls:
         # One thread each: polls wait, commands must not, and both must stay in order.
         self._host = _ray.remote(concurrency_groups={"poll": 1, "commands": 1})(Host)
         self._references: WeakKeyDictionary[Weights, Any] = WeakKeyDictionary()
-        self.n_puts = 0
-        """How many versions of weights were handed to Ray."""
 
     @property
     def is_connected(self) -> bool:
@@ -107,7 +105,6 @@ class RayCalls:
         if reference is None:
             encoded = np.frombuffer(encode_message(weights), np.uint8)
             self._references[weights] = reference = _ray.put(encoded)
-            self.n_puts += 1
         return reference
 
     def kill(self, actor: Any) -> None:

@@ -26,7 +26,6 @@ from stoker.exits import single_error
 from stoker.recorders import Recorder, Recording
 from stoker.runs import GroupPosition, TrainingGroup
 from stoker.session import SessionConfig, SessionReadings, TrainingSession
-from stoker.session.watching import Health
 from stoker.settings import settings_from
 
 __all__ = ["GroupReadings", "MultiAgentSession"]
@@ -240,10 +239,6 @@ class MultiAgentSession:
             committed_steps=0 if self.group is None else self.group.committed.joint_steps,
             policies={name: session.readings() for name, session in self.sessions.items()},
         )
-
-    def healths(self) -> dict[str, Health]:
-        """The health of each session, by the name of its policy."""
-        return {name: session.health() for name, session in self.sessions.items()}
 
     # Joint steps ----------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from stoker.plain import shown
 from stoker.protocol.encoding import ARRAY_EXT
+from stoker.protocol.paths import place_of
 from stoker.protocol.problems import ProtocolError
 
 __all__ = ["BoxReader", "WholeReader"]
@@ -77,7 +78,7 @@ class BoxReader:
                     return np.ndarray(self._shape, self._dtype, data)
             except (struct.error, OverflowError, TypeError):
                 pass  # the look at each number below finds which one it is
-        return self._read_any(value, _where(path))
+        return self._read_any(value, place_of(path))
 
     def _read_any(self, value: Any, path: str) -> NDArray[Any]:
         array = array_of(value, self._shape, path)
@@ -121,7 +122,7 @@ class WholeReader:
         """
         if type(value) is int and self._first <= value <= self._last:
             return value
-        where = _where(path)
+        where = place_of(path)
         if isinstance(value, bool | np.bool_) and not self._shape:
             raise ProtocolError("invalid", f"{value} is no number: give an integer", path=where)
         numbers = whole(array_of(value, self._shape, where), where, self._low, self._high)
@@ -263,7 +264,3 @@ def _named(shape: tuple[int, ...]) -> str:
     if not shape:
         return "a number"
     return f"{shape[0]} numbers" if len(shape) == 1 else f"an array of shape {list(shape)}"
-
-
-def _where(path: str | int) -> str:
-    return f"steps[{path}].observation" if isinstance(path, int) else path

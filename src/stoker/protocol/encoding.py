@@ -96,14 +96,9 @@ encode_msgpack = _msgpack.encode
 
 # Decoding -----------------------------------------------------------------------------------------
 
-_STEP: Final = {
-    "json": msgspec.json.Decoder(StepMessage).decode,
-    "msgpack": msgspec.msgpack.Decoder(StepMessage).decode,
-}
-_STREAM: Final = {
-    "json": msgspec.json.Decoder(StreamMessage).decode,
-    "msgpack": msgspec.msgpack.Decoder(StreamMessage).decode,
-}
+_CODECS: Final[dict[Format, Any]] = {"json": msgspec.json, "msgpack": msgspec.msgpack}
+_STEP: Final = {form: codec.Decoder(StepMessage).decode for form, codec in _CODECS.items()}
+_STREAM: Final = {form: codec.Decoder(StreamMessage).decode for form, codec in _CODECS.items()}
 
 
 def decode_step(data: bytes | str, form: Format, depth: int = DEPTH) -> StepMessage:
@@ -181,8 +176,7 @@ def decode(data: bytes | str, form: Format, kind: type[T], depth: int = DEPTH) -
 
 @functools.cache
 def _decoder(form: Format, kind: type[T]) -> Callable[[Any], T]:
-    decoders: Any = msgspec.json if form == "json" else msgspec.msgpack
-    return decoders.Decoder(kind).decode
+    return _CODECS[form].Decoder(kind).decode
 
 
 def _decoded(decoder: Callable[[Any], T], data: bytes | str, form: Format, depth: int) -> T:
@@ -220,8 +214,7 @@ _KEY: Final = 128
 
 def _key_at(path: str, data: bytes | str, form: Format) -> str:
     """The path of the first value in extras that is no number; messages have no other maps of one type."""
-    decoders: Any = msgspec.json if form == "json" else msgspec.msgpack
-    found: Any = decoders.decode(data)
+    found: Any = _CODECS[form].decode(data)
     try:
         for step in re.findall(r"[^.\[\]]+", path):
             found = found[int(step) if step.isdecimal() else step]

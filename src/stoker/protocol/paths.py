@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["joined"]
+__all__ = ["joined", "place_of"]
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z_0-9-]*")
+
+
+def place_of(path: str | int) -> str:
+    """A path; a number is that of an observation, by the place of its record among the steps."""
+    return f"steps[{path}].observation" if isinstance(path, int) else path
 
 
 def joined(path: str, key: str) -> str:

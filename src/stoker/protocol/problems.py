@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from stoker.errors import StokerError
+from stoker.plain import encodable
 from stoker.protocol.messages import ActorAnswer, MessageId
 
 __all__ = [
@@ -202,7 +203,7 @@ class ProtocolError(StokerError, ValueError):
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""
-        return f"{KINDS[self.kind].title}: {where}{self.detail}".encode(errors="backslashreplace").decode()
+        return encodable(f"{KINDS[self.kind].title}: {where}{self.detail}")
 
     @property
     def status(self) -> int:
@@ -221,16 +222,12 @@ class ProtocolError(StokerError, ValueError):
 
     def problem(self, message_id: MessageId | UnsetType = UNSET) -> Problem:
         """What the client gets, with this id, or its own; valid Unicode whatever the message held."""
-
-        def clean(text: str) -> str:
-            return text if text.isascii() else text.encode(errors="backslashreplace").decode()
-
         return Problem(
             PROBLEM_TYPE + self.kind,
             self.title,
             self.status,
-            clean(self.detail),
-            UNSET if self.path is None else clean(self.path),
+            encodable(self.detail),
+            UNSET if self.path is None else encodable(self.path),
             UNSET if self.actors is None else dict(self.actors),
             UNSET if self.retry_after is None else self.retry_after,
             self.message_id if message_id is UNSET else message_id,

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stoker.errors import ConfigError
 from stoker.plain import shown
 from stoker.protocol.arrays import BoxReader, WholeReader
-from stoker.protocol.paths import joined
+from stoker.protocol.paths import joined, place_of
 from stoker.protocol.problems import ProtocolError
 
 __all__ = ["SpaceCodec"]
@@ -76,8 +76,7 @@ class SpaceCodec:
             if action_mask is None:
                 return self._read_observation(value, path)
             raise _invalid(_beside(path), "observations here have no mask: leave it out")
-        where = f"steps[{path}].observation" if isinstance(path, int) else path
-        return self._masked(value, where, action_mask, is_last=is_last)
+        return self._masked(value, place_of(path), action_mask, is_last=is_last)
 
     def _masked(self, value: Any, path: str, action_mask: Any, *, is_last: bool) -> Any:
         if action_mask is None:
@@ -135,8 +134,7 @@ def _flat(mask: Any) -> Any:
 
 def _beside(path: str | int) -> str:
     """The path of the mask beside an observation."""
-    where = f"steps[{path}].observation" if isinstance(path, int) else path
-    parent, dot, _ = where.rpartition(".")
+    parent, dot, _ = place_of(path).rpartition(".")
     return f"{parent}{dot}{_MASK}"
 
 
@@ -168,7 +166,7 @@ def _reader(space: gymnasium.Space[Any]) -> Reader:
 
 
 def _read_members(readers: Mapping[str, Reader], value: Any, path: str | int) -> dict[str, Any]:
-    where = f"steps[{path}].observation" if isinstance(path, int) else path
+    where = place_of(path)
     if not isinstance(value, Mapping):
         raise _invalid(where, f"{shown(value)} is no object: give one with {', '.join(readers)}")
     given = cast("Mapping[Any, Any]", value)
@@ -182,7 +180,7 @@ def _read_members(readers: Mapping[str, Reader], value: Any, path: str | int) ->
 
 
 def _read_parts(readers: list[Reader], value: Any, path: str | int) -> tuple[Any, ...]:
-    where = f"steps[{path}].observation" if isinstance(path, int) else path
+    where = place_of(path)
     if not isinstance(value, list | tuple):
         raise _invalid(where, f"{shown(value)} is no array: give one of {len(readers)} values")
     given = cast("list[Any]", value)

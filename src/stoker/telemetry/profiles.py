@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["PARTS", "Profile", "profile_between", "profile_of_records"]
+__all__ = ["PARTS", "Profile", "clock_of", "profile_between", "profile_of_records"]
 
 PARTS = ("loop", "learner", "inference", "actors", "evaluator", "writer", "checkpoints")
 """The parts that have clocks, beside ``recorder.<name>``: one for each recorder."""
@@ -20,6 +20,13 @@ _LOADS = (
     "queue_fill", "queue_capacity", "passes_per_s", "actions_per_pass", "actors", "lock_held", "cpus",
     "other_cpus",
 )  # fmt: skip
+
+
+def clock_of(name: str) -> tuple[str, str] | None:
+    """Part and state of a metric ``time/<part>_<state>``; None: it is another one."""
+    part, _, state = name.removeprefix("time/").rpartition("_")
+    is_clock = name.startswith("time/") and (part in PARTS or part.startswith("recorder."))
+    return (part, state) if is_clock else None
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,8 +144,8 @@ def profile_of_records(records: Iterable[Mapping[str, Any]]) -> Profile | None:
     for record in found:
         seen: set[str] = set()
         for key, value in record.items():
-            part, _, state = key.removeprefix("time/").rpartition("_")
-            if key.startswith("time/") and (part in PARTS or part.startswith("recorder.")):
+            if (clock := clock_of(key)) is not None:
+                part, state = clock
                 states = shares.setdefault(part, {})
                 states[state] = states.get(state, 0.0) + value * record["load/period_s"]
                 seen.add(part)

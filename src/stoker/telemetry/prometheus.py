@@ -15,6 +15,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stoker.errors import MissingDependency
+from stoker.plain import encodable
 from stoker.telemetry.reading import Buckets, NodeReading, ServiceCounts, TrainingReading
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class _Collector:
 def _training(reading: TrainingReading) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    labels = {name: _text(value) for name, value in reading.labels.items()}
+    labels = {name: encodable(value) for name, value in reading.labels.items()}
     yield _labeled(
         "gauge", "stoker_run_info", "The training; always 1.", tuple(labels), {tuple(labels.values()): 1}
     )
@@ -224,13 +225,13 @@ def _training(reading: TrainingReading) -> Iterator[Metric]:
         ("stoker_user", "name", _numbers(reading.user, _MOST_USER), "Last values of session.store."),
     ):
         yield _labeled(
-            "gauge", name, about, (label,), {(_text(key),): value for key, value in values.items()}
+            "gauge", name, about, (label,), {(encodable(key),): value for key, value in values.items()}
         )
 
 
 def _workers(nodes: tuple[NodeReading, ...]) -> Iterator[Metric]:
     """The workers of a cluster by node; those beyond the first ones are pooled, so that no series falls."""
-    named = [_text(node.node) for node in nodes]
+    named = [encodable(node.node) for node in nodes]
     shown = [name if name in ("", *named[:_MOST_NODES]) else "other" for name in named]
     for field, (name, about) in _BY_NODE.items():
         counts: dict[tuple[str, ...], float] = {}
@@ -280,7 +281,7 @@ def _labeled(
 def _first(counts: Mapping[str, int], most: int) -> dict[str, int]:
     """The first counts; those that came later are pooled, so that no series ever falls."""
     found = list(dict(counts).items())
-    kept = {_text(name): count for name, count in found[:most]}
+    kept = {encodable(name): count for name, count in found[:most]}
     if others := sum(count for _, count in found[most:]):
         kept["other"] = kept.get("other", 0) + others
     return kept
@@ -294,8 +295,3 @@ def _numbers(values: Mapping[str, Any], most: int) -> dict[str, float]:
 
 def _bound(bound: float) -> str:
     return "+Inf" if bound == float("inf") else f"{bound:.10g}"
-
-
-def _text(value: str) -> str:
-    """A label's value that can be encoded, whatever a user has put into a name."""
-    return str(value).encode(errors="backslashreplace").decode()

@@ -12,7 +12,8 @@ import msgspec
 
 from stoker.dashboard.answers.curves import curve_names, table_of
 from stoker.dashboard.answers.shares import Explained, explanation_of
-from stoker.dashboard.summaries import Summary, clean
+from stoker.dashboard.summaries import Summary
+from stoker.plain import encodable
 from stoker.runs.history import RunHistory
 from stoker.runs.outcomes import workers_by_node
 from stoker.telemetry import NodeReading
@@ -126,10 +127,10 @@ def details_answer(history: RunHistory, summary: Summary, share_read: float = 1.
         series=[_series(history, name) for name in curve_names(history)],
         cursor=str(history.cursor),
         share_read=share_read,
-        problems=[clean(problem) for problem in history.problems],
+        problems=[encodable(problem) for problem in history.problems],
         explanation=explanation_of(history),
         workers=[
-            msgspec.structs.replace(event, node=clean(event.node), why=clean(event.why))
+            msgspec.structs.replace(event, node=encodable(event.node), why=encodable(event.why))
             for event in workers_by_node(history.events)
         ],
     )
@@ -161,7 +162,7 @@ def _files(directory: Path) -> list[RunFile]:
             continue
         for file, known in there:
             if stat.S_ISREG(known.st_mode):
-                path = clean(f"{name}/{file}".lstrip("/"))
+                path = encodable(f"{name}/{file}".lstrip("/"))
                 found.append(RunFile(path, known.st_size, known.st_mtime))
     return sorted(found, key=lambda file: file.changed_at, reverse=True)[:_MOST_FILES]
 

@@ -11,7 +11,8 @@ import numpy as np
 from stoker.dashboard.answers.curves import EVALUATIONS, curve_of
 from stoker.dashboard.index import Index
 from stoker.dashboard.reading import RunEntry
-from stoker.dashboard.summaries import Summary, SummaryLine, clean
+from stoker.dashboard.summaries import Summary, SummaryLine
+from stoker.plain import encodable
 from stoker.runs.bucketing import bucketed
 from stoker.runs.history import RunHistory
 
@@ -77,14 +78,14 @@ class RunLister:
         ]
         gone = () if since is None else (run_id for version, run_id in index.removed if version > since)
         return RunList(
-            root=clean(os.fspath(index.root)),
+            root=encodable(os.fspath(index.root)),
             is_scanned=index.is_scanned,
             is_partial=since is not None,
             cursor=f"{index.nonce}.{now}",
             runs=shown,
             removed=[run_id for run_id in gone if run_id not in index.entries],
             hint=_hint(index) if index.is_scanned and not entries else None,
-            left_out=[clean(line) for line in index.left_out],
+            left_out=[encodable(line) for line in index.left_out],
         )
 
     def _compare_settings(self, entries: Sequence[RunEntry], now: int) -> None:
@@ -127,9 +128,10 @@ def _differing(summaries: Sequence[Summary]) -> Collection[str]:
 
 
 def _hint(index: Index) -> str:
+    root = encodable(os.fspath(index.root))
     return (
-        f"there is no run in {clean(os.fspath(index.root))} yet. Start one beside this page: "
-        f"`stoker train CartPole-v1 --runs-dir {clean(os.fspath(index.root))}`; it appears here by itself."
+        f"there is no run in {root} yet. Start one beside this page: "
+        f"`stoker train CartPole-v1 --runs-dir {root}`; it appears here by itself."
     )
 
 

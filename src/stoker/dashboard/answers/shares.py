@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,11 +12,10 @@ from stoker.dashboard.answers.curves import Axis, curve_of
 from stoker.runs.configs import flat_settings
 from stoker.runs.history import RunHistory
 from stoker.telemetry import explained, profile_of_records
-from stoker.telemetry.profiles import PARTS
+from stoker.telemetry.profiles import PARTS, clock_of
 
 __all__ = ["Explained", "PartShares", "explanation_of", "shares_answer"]
 
-_TIME = "metrics.time/"
 _PERIOD = "metrics.load/period_s"
 _RECORDS = 50
 """The last records that the verdict is about."""
@@ -51,18 +49,13 @@ class Explained(msgspec.Struct, frozen=True):
     lines: list[str]
 
 
-class _Clock(NamedTuple):
-    part: str
-    state: str
-    column: str
-
-
 def shares_answer(history: RunHistory, n_points: int = 300, axis: Axis = "steps") -> list[PartShares]:
     """The shares of each part over the run, in at most so many periods.
 
     Neighboring records become one period, each weighted by its length.
     """
-    clocks = list(_clocks(history))
+    names = history.metrics.names if _PERIOD in history.metrics.names else ()
+    clocks = {name: clock for name in names if (clock := clock_of(name.removeprefix("metrics.")))}
     if not clocks:
         return []
     weights = curve_of(history, _PERIOD, axis)
@@ -73,12 +66,11 @@ def shares_answer(history: RunHistory, n_points: int = 300, axis: Axis = "steps"
     ends = np.append(starts[1:], len(places)) - 1
     x: list[float] = weights.x[places][ends].tolist()
     found: dict[str, PartShares] = {}
-    for clock in clocks:
-        shares = curve_of(history, clock.column, axis).values[places]
-        mean = _weighted(shares, weights.values[places], starts)
-        part = found.setdefault(clock.part, PartShares(clock.part, [], x, []))
-        part.states.append(clock.state)
-        part.shares.append(mean.tolist())
+    for name, (part, state) in clocks.items():
+        shares = curve_of(history, name, axis).values[places]
+        line = found.setdefault(part, PartShares(part, [], x, []))
+        line.states.append(state)
+        line.shares.append(_weighted(shares, weights.values[places], starts).tolist())
     order = {part: place for place, part in enumerate(PARTS)}
     return sorted(found.values(), key=lambda part: order.get(part.part, len(order)))
 
@@ -91,7 +83,7 @@ def explanation_of(history: RunHistory) -> Explained | None:
     rows = history.effective(table)
     periods, attempts = table.column(_PERIOD)[rows], table.column("attempt")[rows]
     places = np.flatnonzero(np.isfinite(periods) & (attempts == attempts.max(initial=0)))[-_RECORDS:]
-    names = [name for name in table.names if name.startswith((_TIME, "metrics.load/"))]
+    names = [name for name in table.names if name.startswith(("metrics.time/", "metrics.load/"))]
     columns = {name.removeprefix("metrics."): table.column(name)[rows][places].tolist() for name in names}
     records: list[dict[str, Any]] = [
         {name: values[row] for name, values in columns.items() if values[row] == values[row]}  # not NaN
@@ -103,15 +95,6 @@ def explanation_of(history: RunHistory) -> Explained | None:
     offline = bool(flat_settings(history.config).get("offline"))
     verdict = explained(profile, offline=offline)
     return Explained(verdict.bottleneck.culprit, verdict.lines())
-
-
-def _clocks(history: RunHistory) -> Iterator[_Clock]:
-    if _PERIOD not in history.metrics.names:
-        return
-    for name in history.metrics.names:
-        part, _, state = name.removeprefix(_TIME).rpartition("_")
-        if name.startswith(_TIME) and (part in PARTS or part.startswith("recorder.")):
-            yield _Clock(part, state, name)
 
 
 def _weighted(

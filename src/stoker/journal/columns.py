@@ -66,20 +66,22 @@ def _all_blocks_in(reader: SegmentReader) -> Iterator[TransitionBlock]:
     records: list[bytes] = []
     n_bytes, is_batched = 0, None
     for record in reader.records():
-        if reader.header is not None and decoder.n_steps is None:
+        if decoder.n_steps is None and reader.header is not None:
             decoder.n_steps = reader.header.total_steps
-        kind = record[1] if len(record) > 1 else -1
+        size = len(record)
+        kind = record[1] if size > 1 else -1
         of_batch = kind == BATCH if kind in _TRANSITIONS else None
-        is_other = None not in (is_batched, of_batch) and of_batch is not is_batched
-        if is_other or len(records) >= _MOST_RECORDS or n_bytes >= _MOST_BYTES:
+        is_other = of_batch is not None and is_batched is not None and of_batch is not is_batched
+        if is_other or n_bytes >= _MOST_BYTES or len(records) >= _MOST_RECORDS:
             yield from decoder.blocks(records)
             if decoder.problem is not None:
                 reader.note_unreadable([*records[decoder.n_read :], record], decoder.problem)
                 return
             records, n_bytes, is_batched = [], 0, None
-        is_batched = is_batched if of_batch is None else of_batch
+        if of_batch is not None:
+            is_batched = of_batch
         records.append(record)
-        n_bytes += len(record)
+        n_bytes += size
     yield from decoder.blocks(records)
     if decoder.problem is not None:
         reader.note_unreadable(records[decoder.n_read :], decoder.problem)

@@ -256,20 +256,23 @@ def _whole_records(file: IO[bytes], size: int) -> Iterator[bytes]:
     """The payloads of the whole records that a file of this size begins with."""
     unpack, crc32, frame_size = _FRAME.unpack_from, zlib.crc32, _FRAME.size
     data, at, n_left, n_wanted, n_bytes = b"", 0, size, frame_size, _FIRST_BYTES
-    while True:
-        if len(data) - at < n_wanted:
+    n_data = 0
+    while True:  # once for each record: whatever is computed here counts
+        if n_data - at < n_wanted:
             data = data[at:] + file.read(min(max(n_bytes, n_wanted), n_left))
             n_left, at, n_bytes = size - file.tell(), 0, min(2 * n_bytes, _MOST_BYTES)
-            if len(data) < n_wanted:
+            n_data = len(data)
+            if n_data < n_wanted:
                 return
         magic, length, checksum = unpack(data, at)
-        end = at + frame_size + length
-        if magic != MAGIC or not 0 < length <= min(LONGEST_BYTES, len(data) + n_left - at - frame_size):
+        start = at + frame_size
+        end = start + length
+        if magic != MAGIC or not 0 < length <= LONGEST_BYTES or end > n_data + n_left:
             return
-        if end > len(data):
+        if end > n_data:
             n_wanted = end - at
             continue
-        payload = data[at + frame_size : end]
+        payload = data[start:end]
         if crc32(payload) != checksum:
             return
         at, n_wanted = end, frame_size

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,14 @@ import psutil
 import pytest
 
 import launching
-from stoker.errors import RunLocked
+from stoker.errors import RunFenced, RunLocked
+from stoker.journal import segment_name
 from stoker.runs import RunLock
-from stoker.runs.lease import Lease, newest_lease
-from stoker.runs.locking import holder_of
+from stoker.runs.holders import Holder, boot_id
+from stoker.runs.lease import Lease, RunLease, newest_lease
+from stoker.runs.locking import LOCK, holder_of
+from stoker.writer import files
+from stoker.writer.fencing import check_fence
 
 PROGRAM = """
 import errno, fcntl, os, signal, sys
@@ -174,3 +181,73 @@ def test_a_holder_on_another_machine_is_shown_while_it_renews(tmp_path: Path) ->
     with pytest.raises(RunLocked):
         RunLock.acquire(tmp_path)
     lock.release()
+
+
+def left_by_another_machine(directory: Path, **changes: Any) -> Lease:
+    """Put a lease there that its holder did not give back."""
+    lock = RunLock.acquire(directory)
+    [path] = directory.glob(".lease.*")
+    held = msgspec.json.decode(path.read_bytes(), type=Lease)
+    lock.release()
+    held = msgspec.structs.replace(held, **{"boot": "another", "lease_s": 0.3, **changes})
+    path.write_bytes(msgspec.json.encode(held))
+    return held
+
+
+def test_what_a_holder_that_was_replaced_appends_goes_nowhere(tmp_path: Path) -> None:
+    rows, segment = tmp_path / "rows.jsonl", tmp_path / "journal" / segment_name(1, 0)
+    segment.parent.mkdir()
+    for path in (rows, segment):
+        path.write_bytes(b"confirmed")
+    left_by_another_machine(tmp_path)
+    with rows.open("ab") as old_rows, segment.open("ab") as old_segment:
+        lock = RunLock.acquire(tmp_path)
+        old_rows.write(b"late")
+        old_segment.write(b"late")
+    lock.release()
+    assert [path.read_bytes() for path in (rows, segment)] == [b"confirmed"] * 2
+
+
+def test_where_there_are_no_locks_a_holder_on_the_same_machine_is_watched(tmp_path: Path) -> None:
+    held = left_by_another_machine(tmp_path, boot=boot_id(), lease_s=10.0)
+    over = threading.Event()
+
+    def renew() -> None:
+        renewals = 0
+        while not over.wait(0.02):
+            renewals += 1
+            renewed = msgspec.json.encode(msgspec.structs.replace(held, renewals=renewals))
+            files.write_atomically(tmp_path / ".lease.1", methodcaller("write", renewed))
+
+    living = threading.Thread(target=renew)
+    living.start()
+    try:
+        with pytest.raises(RunLocked):
+            RunLease.take(tmp_path, Holder.here(), has_lock=False)
+    finally:
+        over.set()
+        living.join()
+
+
+def test_a_holder_gives_signs_of_life(tmp_path: Path) -> None:
+    held = left_by_another_machine(tmp_path)
+    lease = RunLease(tmp_path, os.open(tmp_path / ".lease.1", os.O_RDWR), held)
+    seen: set[int] = set()
+    deadline = time.monotonic() + 5
+    while len(seen) < 3:
+        assert time.monotonic() < deadline
+        newest = newest_lease(tmp_path)
+        seen.add(0 if newest is None else newest[0].renewals)
+    lease.release()
+
+
+def test_a_holder_that_has_lost_its_run_leaves_the_next_ones_description(tmp_path: Path) -> None:
+    lock = RunLock.acquire(tmp_path)
+    (tmp_path / ".lease.2").touch()
+    (tmp_path / ".lease.1").unlink()
+    with pytest.raises(RunFenced):
+        check_fence(tmp_path / "metadata.json")
+    (tmp_path / LOCK).write_bytes(b"the next holder")
+    lock.release()
+    assert (tmp_path / LOCK).read_bytes() == b"the next holder"
+    assert not (tmp_path / ".lease.1").exists()

@@ -239,8 +239,11 @@ async def test_attempts_are_noted_and_rows_carry_their_number(tmp_path: Path) ->
         await run.log_train_episode(EpisodeRecord(1.0, 10, TERMINATED))
     await run.aclose()
     resumed = await TrainingRun.resume(run.directory)
-    assert resumed.begin_attempt(20, 2) == 2
+    assert resumed.begin_attempt(20, 2, 25, 7, 5) == 2
     assert (resumed.metadata.total_steps, resumed.metadata.total_episodes) == (20, 2)
+    attempt = (await TrainingRun.open(run.directory)).metadata.attempts[-1]
+    assert (attempt.from_steps, attempt.from_episodes, attempt.from_events) == (20, 2, 25)
+    assert (attempt.from_opt_steps, attempt.relearned_steps) == (7, 5)
     await resumed.log_train_episode(EpisodeRecord(9.0, 10, TERMINATED))
     await resumed.aclose()
     assert (await resumed.read_train_episodes())["total_reward"].tolist() == [1.0, 1.0, 9.0]

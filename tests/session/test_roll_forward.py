@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import torch
 from dying import Order, agent_for, chain_agent, kept_of, play, play_in_turns
-from training_parts import bits, rows, unequal
+from training_parts import bits, feed, rows, unequal
 
 import launching
 from stoker import TrainingRun, TrainingSession
@@ -24,6 +24,7 @@ from stoker.runs.verifying import verify_run
 from stoker.session.replaying import replay_run
 from stoker.session.tail import progress_told
 from stoker.stats import EpisodeRecord
+from stoker.testing import FakeAgent
 from stoker.types import EpisodeStatus
 
 pytestmark = pytest.mark.anyio
@@ -280,6 +281,22 @@ async def test_an_agent_that_fails_on_an_event_leaves_the_run_as_it_was(tmp_path
     assert contents(run) == before
     async with TrainingSession(agent := agent_for("dqn"), await dying(tmp_path), **SETTINGS) as session:
         assert list(unequal(was, kept_of(session, agent))) == []
+
+
+async def test_an_agent_that_fails_where_there_is_no_checkpoint_is_as_new_for_the_next_try(
+    tmp_path: Path,
+) -> None:
+    run = await TrainingRun.create("new", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run, checkpoint_freq=0, final_checkpoint=False) as session:
+        await feed(session, 0, 30)
+    agent = FakeAgent(fail_at=20)
+    again = await TrainingRun.resume(run.directory)
+    with pytest.raises(RelearningFailed):
+        await TrainingSession(agent, again).open()
+    assert agent.total_steps == 0
+    agent.fail_at = None
+    async with TrainingSession(agent, again) as session:
+        assert session.total_steps == 30
 
 
 async def test_another_agent_than_the_journals_is_refused_by_both_names(tmp_path: Path) -> None:

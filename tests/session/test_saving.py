@@ -11,6 +11,7 @@ import pytest
 import torch
 from training_parts import dqn, feed, transition
 
+from obstacles import Gate
 from stoker import TrainingRun, TrainingSession
 from stoker.runs import Retention
 from stoker.testing import FakeAgent
@@ -114,3 +115,33 @@ async def test_the_best_few_are_kept_and_known_again_after_a_resume(tmp_path: Pa
     best = load_checkpoint(run.best_checkpoint_path)
     assert best["best"] == {"value": 5.0, "total_steps": 2}
     assert best["agent"]["total_steps"] == 2
+
+
+@pytest.mark.anyio
+async def test_a_best_whose_caller_is_cancelled_is_still_to_be_beaten(tmp_path: Path) -> None:
+    run = await TrainingRun.create("best", root=tmp_path)
+    gate = Gate()
+    async with TrainingSession(FakeAgent(), run) as session:
+        await session.engine.parts.writer.submit(gate)
+        async with anyio.create_task_group() as callers:
+            callers.start_soon(session.maybe_save_best, 5.0)
+            await anyio.wait_all_tasks_blocked()
+            callers.cancel_scope.cancel()
+        gate.release.set()
+        assert not await session.maybe_save_best(3.0)
+    assert run.load_best_score() == (5.0, 0)
+
+
+@pytest.mark.anyio
+async def test_of_two_evaluations_that_end_together_the_lower_one_is_not_the_best(tmp_path: Path) -> None:
+    run = await TrainingRun.create("best", root=tmp_path)
+    found: dict[float, bool] = {}
+
+    async def save(mean: float) -> None:
+        found[mean] = await session.maybe_save_best(mean)
+
+    async with TrainingSession(FakeAgent(), run) as session, anyio.create_task_group() as evaluators:
+        evaluators.start_soon(save, 5.0)
+        evaluators.start_soon(save, 3.0)
+    assert found == {5.0: True, 3.0: False}
+    assert run.load_best_score() == (5.0, 0)

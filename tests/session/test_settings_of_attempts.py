@@ -17,6 +17,7 @@ from training_parts import BOX, SMALL, bits, dqn, feed, transition, unequal
 from stoker import DQN, PPO, ConfigError, DQNConfig, PPOConfig, SessionFailed, TrainingRun, TrainingSession
 from stoker.agents.protocol import LearningAgent, settings_of
 from stoker.session.replaying import replay_run
+from stoker.testing import FakeAgent
 
 pytestmark = pytest.mark.anyio
 ALL: dict[str, Any] = {"keep_journal": "all", "checkpoint_freq": 30, "keep_checkpoints": None}
@@ -57,6 +58,22 @@ async def test_each_attempt_of_dqn_is_replayed_with_its_own_settings(
     assert differing(again, run) == []
     assert list(unequal(bits(again), bits(agent))) == []
     assert again.config == agent.config
+
+
+async def test_a_tail_within_an_attempt_is_learned_as_that_attempt_did(tmp_path: Path) -> None:
+    """Its segment begins before the checkpoint, and there are earlier ones with other settings."""
+    run = await TrainingRun.create("within", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run, **ALL) as session:
+        await feed(session, 0, 10)
+    run = await TrainingRun.resume(run.directory)
+    async with TrainingSession(FakeAgent(), run, opt_interval=4, final_checkpoint=False, **ALL) as session:
+        await feed(session, 10, 12)
+        await session.checkpoint()
+        await feed(session, 12, 20)
+    agent = FakeAgent()
+    async with TrainingSession(agent, await TrainingRun.resume(run.directory), **ALL) as session:
+        assert session.total_steps == 20
+    assert agent.learned_at == [12 + 4, 12 + 8]
 
 
 @pytest.mark.parametrize(

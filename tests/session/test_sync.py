@@ -163,7 +163,7 @@ async def test_what_was_taken_for_the_queue_goes_in_though_the_task_is_cancelled
         async with anyio.create_task_group() as tasks:
             scope = anyio.CancelScope()
             tasks.start_soon(run_within, handover, scope)
-            tasks.start_soon(anyio.to_thread.run_sync, handover.wait)
+            threading.Thread(target=handover.wait, daemon=True).start()
             while not queue.n_waiting:
                 await anyio.lowlevel.checkpoint()
             scope.cancel()

@@ -23,9 +23,11 @@ from stoker import (
     TrainingSession,
     run_actors,
 )
+from stoker.errors import RunFenced
 from stoker.runs import Retention
 from stoker.session.watching import Health
 from stoker.testing import AsyncChainEnv, ChainEnv, FakeAgent
+from stoker.writer.fencing import check_fence
 
 pytestmark = pytest.mark.anyio
 
@@ -182,6 +184,23 @@ async def test_a_checkpoint_that_hangs_in_the_writer_ends_the_session_by_name(
     ):
         await body()
     assert [type(cause) for cause in causes] == [Stalled] * 2
+
+
+async def test_a_run_that_another_process_has_taken_over_ends_the_session_though_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    run = await TrainingRun.create("lost", root=tmp_path)
+    session = TrainingSession(FakeAgent(), run, stall_timeout_s=0.2)
+    await session.open()
+    (run.directory / ".lease.2").touch()
+    (run.directory / ".lease.1").unlink()
+    with pytest.raises(RunFenced):
+        check_fence(run.metadata_path)  # what the renewal of the lease does now and then
+    with anyio.fail_after(5):
+        await until(lambda: session.is_done)
+    with pytest.raises(SessionFailed, match="the run failed") as caught:
+        await session.close()
+    assert type(caught.value.__cause__) is RunFenced
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no FIFOs")

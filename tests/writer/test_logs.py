@@ -21,8 +21,9 @@ from anyio import to_thread
 from writing_parts import PIECE, Fifo, HangingSync, leave, until
 
 from obstacles import few_files_left, files_of_at_most
-from stoker.errors import WriteFailed
+from stoker.errors import RunFenced, WriteFailed
 from stoker.writer import AppendLog
+from stoker.writer.fencing import fence, unfence
 from stoker.writer.logs import commit
 
 pytestmark = pytest.mark.anyio
@@ -305,6 +306,22 @@ def test_a_file_whose_directory_cannot_be_made_durable_is_not_open_and_is_opened
     file.write(b"y")
     file.close()
     assert (tmp_path / "log").read_bytes() == b"y"
+
+
+def test_a_sync_that_ends_when_the_directory_was_lost_confirms_nothing(tmp_path: Path) -> None:
+    log = AppendLog(tmp_path / "log")
+    log.write(b"x")
+
+    def lost() -> None:
+        raise RunFenced(tmp_path, 1, "another process")
+
+    fence(tmp_path, lost)
+    try:
+        with pytest.raises(RunFenced):
+            log.sync()
+    finally:
+        unfence(tmp_path)
+    log.close()
 
 
 def test_a_sync_counts_its_time_from_its_own_beginning(tmp_path: Path) -> None:

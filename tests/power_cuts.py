@@ -8,6 +8,7 @@ four combinations, around each call: ``PowerCuts`` asks for that.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,11 @@ class PowerCuts:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
-        self.at_each: Callable[[Disk], object] = lambda _: None
+        self.at_each: Callable[[Disk], object] | None = None
         """Called before and after each call with what a cut may leave there, in every combination."""
         self._names: dict[int, dict[str, int]] = {}
         self._contents: dict[int, bytes] = {}
+        self._lock = threading.RLock()  # nothing goes while another thread looks
         self._held: list[int] = []  # so that no new file gets the inode of one that is gone
         for directory, _, names in os.walk(root):
             self._names[Path(directory).stat().st_ino] = _entries(Path(directory))
@@ -67,7 +69,7 @@ class PowerCuts:
                 self._contents[path.stat().st_ino] = path.read_bytes()
         for module, name in ((os, "fsync"), (files, "fdatasync")):
             monkeypatch.setattr(module, name, self._syncing(getattr(module, name)))
-        for name in ("link", "mkdir", *_REMOVING):
+        for name in ("link", "mkdir", "rmdir", *_REMOVING):
             monkeypatch.setattr(os, name, self._changing(getattr(os, name), name in _REMOVING))
 
     def close(self) -> None:
@@ -92,36 +94,38 @@ class PowerCuts:
 
     def _syncing(self, call: Callable[[int], None]) -> Callable[[int], None]:
         def sync(descriptor: int) -> None:
-            self._look()
-            call(descriptor)
-            path = next(
-                (path for path in self._paths() if os.path.samestat(path.stat(), os.fstat(descriptor))), None
-            )
-            if path is not None:
-                inode = path.stat().st_ino
-                if path.is_dir():
-                    self._names[inode] = _entries(path)
-                else:
-                    self._contents[inode] = path.read_bytes()
+            with self._lock:
+                self._look()
+                call(descriptor)
+                synced = os.fstat(descriptor)
+                for path in self._paths():
+                    if os.path.samestat(path.stat(), synced):
+                        if path.is_dir():
+                            self._names[synced.st_ino] = _entries(path)
+                        else:
+                            self._contents[synced.st_ino] = path.read_bytes()
+                        break
                 self._look()
 
         return sync
 
     def _changing(self, call: Callable[..., None], is_removing: bool) -> Callable[..., None]:
         def change(*arguments: Any, **options: Any) -> None:
-            self._look()
-            if is_removing:
-                target = Path(os.fspath(arguments[-1]))
-                if target.is_file() and target.is_relative_to(self.root):
-                    self._held.append(os.open(target, os.O_RDONLY))
-            call(*arguments, **options)
-            self._look()
+            with self._lock:
+                self._look()
+                if is_removing:
+                    target = Path(os.fspath(arguments[-1]))
+                    if target.is_file() and target.is_relative_to(self.root):
+                        self._held.append(os.open(target, os.O_RDONLY))
+                call(*arguments, **options)
+                self._look()
 
         return change
 
     def _look(self) -> None:
-        for disk in self.possible():
-            self.at_each(disk)
+        if self.at_each is not None:
+            for disk in self.possible():
+                self.at_each(disk)
 
     def _paths(self) -> Iterator[Path]:
         for directory, _, names in os.walk(self.root):

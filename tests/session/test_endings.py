@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from obstacles import Gate
 from stoker import (
     EpisodeStatus,
     Experience,
@@ -40,11 +42,10 @@ class Slow(FakeAgent):
 async def test_a_native_timeout_during_the_exit_still_gets_everything_saved(tmp_path: Path) -> None:
     run = await TrainingRun.create("timeout", root=tmp_path)
     session = TrainingSession(Slow(), run)
-
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(None) as limit, session:
             await session.observe_many(step(k) for k in range(60))
-            limit.reschedule(asyncio.get_running_loop().time() + 0.1)
+            limit.reschedule(asyncio.get_running_loop().time() + 0.05)  # which the exit exceeds
     assert session.total_steps == 60
     assert run.checkpoint_steps() == [60]
     assert not [task for task in asyncio.all_tasks() if "stoker" in repr(task.get_coro())]
@@ -187,6 +188,37 @@ async def test_the_policy_extras_of_an_action_survive_a_cancelled_observe() -> N
             await session.observe(step("seen", 7))
     (mine,) = [e for e in agent.experiences if e.actor_id == 7]
     assert mine.policy_extras == "seen"
+
+
+@pytest.mark.anyio
+async def test_a_decision_made_while_the_outcome_before_it_waits_for_room_is_kept() -> None:
+    gate = Gate()
+
+    class Held(FakeAgent):
+        needs_policy_extras = True
+
+        def observe(self, experiences: Sequence[Experience]) -> None:
+            gate()
+            super().observe(experiences)
+
+    async def outcome(seen: str, actor_id: int) -> None:
+        await session.observe(step(seen, actor_id))
+
+    agent = Held(policy_extras=True)
+    async with TrainingSession(agent, queue_capacity=1) as session, anyio.create_task_group() as tasks:
+        for actor_id, seen in ((1, "held"), (2, "queued"), (7, "first")):
+            await session.act(seen, actor_id=actor_id)
+            tasks.start_soon(outcome, seen, actor_id)
+            with anyio.fail_after(20):
+                while not gate.reached.is_set():  # noqa: ASYNC110 - in another thread
+                    await anyio.sleep(0.001)
+            await anyio.wait_all_tasks_blocked()
+        assert session.health().n_observing == 1
+        await session.act("second", actor_id=7)
+        gate.release.set()
+        await session.flush()
+        await outcome("second", 7)
+    assert [e.policy_extras for e in agent.experiences if e.actor_id == 7] == ["first", "second"]
 
 
 def test_no_thread_is_turned_away_in_silence_while_a_plain_session_ends() -> None:

@@ -27,6 +27,12 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_a_large_piece_is_written_as_a_whole(tmp_path: Path) -> None:
+    piece = bytes(range(256)) * 12_000
+    files.write_atomically(tmp_path / "x", lambda file: file.write(piece))
+    assert (tmp_path / "x").read_bytes() == piece
+
+
 def test_link_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").write_bytes(b"b")

@@ -1,4 +1,4 @@
-"""What gets in the way of a part, for tests: a call that hangs, a full disk, no more open files or memory."""
+"""What gets in the way of a part, for tests: a call that hangs, a disk that is full, no more open files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import resource
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 
 class Gate:
@@ -49,15 +48,3 @@ def few_files_left(n_files: int) -> Iterator[None]:
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextmanager
-def memory_left(n_bytes: int) -> Iterator[None]:
-    """The process gets so much memory more and then none (Linux)."""
-    words = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (int(words[0]) * resource.getpagesize() + n_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -1,4 +1,4 @@
-"""Promise 2 of the house: what was confirmed survives a power cut, and a final name never holds half a file.
+"""What was confirmed survives a power cut, and a final name never holds half a file.
 
 The calls are recorded, and the disk is judged as a cut at any of them would leave it (``power_cuts``).
 """

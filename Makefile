@@ -87,16 +87,14 @@ dist: ## Build the wheel and the sdist of the newest commit, twice, and check th
 	  build check-wheel-contents hatchling twine
 	build/release/bin/python tests/release/artifacts.py
 
-wheel: ## Install the wheel in an empty environment of $(PYTHON), and use it as a stranger does
+wheel: dist ## Install the wheel in an empty environment of $(PYTHON), and use it as a stranger does
 	rm -rf build/wheel
-	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	cd build/wheel && venv/bin/python -m pip install --quiet --no-compile -c ../../constraints.txt \
-	  "$$(ls stoker-*.whl)[service]"
-	build/wheel/venv/bin/python -m pip check
-	cd build/wheel && venv/bin/python -P ../../tests/release/installed.py
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/python -m pip install --quiet --no-compile -c constraints.txt "$$(ls dist/*.whl)[service]"
+	build/wheel/bin/python -m pip check
+	cd build && wheel/bin/python -P ../tests/release/installed.py
 
-extras: ## Install each extra of dist/*.whl alone, and use what it is for (long)
+extras: dist ## Install each extra alone beside the wheel, and use what it is for (long)
 	$(PYTHON) tests/release/extras.py
 
 clean: ## Remove what the other targets made, except runs

@@ -70,7 +70,7 @@ def answer(address: str, body: object = None) -> bytes:
 
 def train_and_kill() -> None:
     """A training that is killed once it reports steps."""
-    words = ["train", "CartPole-v1", "-n", "4000"]
+    words = ["train", "CartPole-v1", "-n", "2000"]
     process = subprocess.Popen([STOKER, *words], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     report = next((line for line in process.stderr if " steps " in line), "")

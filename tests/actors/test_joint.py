@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -25,7 +26,15 @@ from joint_worlds import (
     Watched,
 )
 
-from stoker import ActorFailed, ConfigError, EpisodeStatus, Experience, FailureLimit, TrainingSession
+from stoker import (
+    ActorFailed,
+    ConfigError,
+    EpisodeStatus,
+    Experience,
+    FailureLimit,
+    TrainingRun,
+    TrainingSession,
+)
 from stoker.actors import LearningSeat, run_joint_actors
 from stoker.envs import episode_seed
 from stoker.testing import ChainEnv, FakeAgent
@@ -280,6 +289,35 @@ async def test_episodes_are_seeded_by_environment_and_number(stepping: Any) -> N
         assert len(seeds) > 1
 
 
+@on_asyncio
+async def test_a_resumed_run_goes_on_with_the_seeds_behind_those_of_all_agents(tmp_path: Path) -> None:
+    run = await TrainingRun.create("joint", root=tmp_path)
+    async with TrainingSession(FakeAgent(), run, max_steps=10) as session:
+        await run_joint_actors(session, lambda: Pair(agents=("red",)), 1, seed=3)
+    world = Pair()
+    async with TrainingSession(FakeAgent(), await TrainingRun.resume(run.directory), max_steps=20) as session:
+        n_played = session.actor_episodes("0/red")
+        assert n_played > session.actor_episodes("0/blue") == 0
+        await run_joint_actors(session, lambda: world, 1, seed=3)
+    seeds = [seed for seed in world.seeds if seed is not None]
+    assert seeds[0] == episode_seed(3, 0, n_played)
+
+
+@on_asyncio
+async def test_the_lost_actions_of_an_environment_hold_back_nobody() -> None:
+    def fall_ill(env: Any, *_: Any) -> None:
+        raise RuntimeError("ill")
+
+    async with TrainingSession(FakeAgent(), max_staleness=2) as session:
+        with pytest.raises(ActorFailed):
+            await run_joint_actors(session, lambda: Pair(fall_ill), 1, limit=FailureLimit(failures=1))
+        for _ in range(9):
+            await session.observe(Experience(0, 0, 0.0, 0, EpisodeStatus.CONTINUING, "other"))
+        await session.barrier()
+        assert session.opt_steps >= 9
+        assert session.pacing.allows()
+
+
 class OddReset(Pair):
     def reset(self, seed: int | None = None, options: Any = None) -> Any:
         return super().reset(seed)[0]
@@ -344,11 +382,16 @@ async def test_joint_steps_are_handed_over_whole_and_one_at_a_time() -> None:
     agents = {"red": FakeAgent(), "blue": FakeAgent()}
     sessions = {name: TrainingSession(agent) for name, agent in agents.items()}
     counts: list[tuple[int, int]] = []
+    committing = 0
 
     async def commit(_: int) -> None:
+        nonlocal committing
+        committing += 1
+        assert committing == 1
         counts.append((sessions["red"].accepted_steps, sessions["blue"].accepted_steps))
         await anyio.lowlevel.checkpoint()
-        if len(counts) == 40:
+        committing -= 1
+        if len(counts) >= 40:
             sessions["blue"].stop()
 
     async with sessions["red"], sessions["blue"]:

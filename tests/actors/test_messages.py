@@ -124,8 +124,13 @@ def test_an_exception_arrives_as_text_with_its_traceback() -> None:
 
 
 def test_an_exception_arrives_also_where_its_text_is_not_valid_unicode() -> None:
-    for error in (RuntimeError("a file \udc80"), ConfigError("a file \udc80"), UnexpectedExit("\udc80")):
+    for error, kind in (
+        (RuntimeError("a file \udc80"), RemoteFailure),
+        (ConfigError("a file \udc80"), ConfigError),
+        (UnexpectedExit("\udc80"), UnexpectedExit),
+    ):
         failed = through(Failed(error))
+        assert type(failed.error) is kind
         assert "\\udc80" in str(failed.error)
         assert "\\udc80" in failed.error.__notes__[0]
 

@@ -33,7 +33,8 @@ from stoker import (
     run_actors,
 )
 from stoker.actors import Assignment, EnvFactory, Mailbox, OwnPolicy, WorkerCommand, WorkerEvent, WorkerExited
-from stoker.actors.messages import Ready, Stop
+from stoker.actors.messages import Credit, Ready, Stop
+from stoker.actors.places import place_of
 from stoker.actors.streams import PolicyFeed
 from stoker.envs import episode_seed
 from stoker.session.publishing import PolicyBuffer
@@ -123,6 +124,37 @@ async def test_a_place_of_the_user_plays_as_tasks_do_and_outlives_its_workers() 
     assert (session.total_steps, report.restarts) == (400, 1)
     assert "process has ended (killed by signal 9)" in str(report.last_error)
     assert [link.program.wait(60) for link in place.links if link.program is not None] == [-9, 0]
+
+
+class NotingThreads:
+    """Threads, and the commands that their workers get."""
+
+    def __init__(self) -> None:
+        self.sent: list[WorkerCommand] = []
+
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
+        pass
+
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Any:
+        threads: Any = place_of("threads")
+        link = threads.link(assignment, factory, policy)
+        send = link.send
+
+        def noting(command: WorkerCommand) -> None:
+            self.sent.append(command)
+            send(command)
+
+        link.send = noting
+        return link
+
+
+@on_asyncio
+async def test_a_worker_has_credit_for_as_many_steps_as_came_and_for_no_more() -> None:
+    place = NotingThreads()
+    _, _, (report,) = await play(partial(ChainEnv, 1), n=300, actors=1, place=place)
+    assert report.episodes >= 300
+    credit = sum(command.n_steps for command in place.sent if isinstance(command, Credit))
+    assert credit == report.steps
 
 
 @own_copies

@@ -15,6 +15,7 @@ from portable_parts import PortableAgent, Right
 
 from stoker import (
     ActorFailed,
+    ActorGroup,
     EpisodeStatus,
     Experience,
     FailureLimit,
@@ -98,6 +99,24 @@ async def test_the_time_in_its_environments_adds_up() -> None:
         (report,) = await run_actors(session, spoilt_once(Slow), 1, limit=PATIENT, stepping="inline")
     assert report.restarts == 1
     assert report.env_s >= 0.02
+
+
+async def test_the_updates_of_its_copies_add_up() -> None:
+    seen: list[int] = []
+    async with TrainingSession(PortableAgent(), max_steps=12, publish_interval=1) as session:
+
+        class Counting(Gate):
+            async def enter(self, actor_id: ActorId) -> bool:
+                await session.barrier()
+                seen.append(group.reports[0].syncs)
+                return True
+
+        group = ActorGroup(session, crashing_once(6), 1, place="threads", limit=PATIENT, gate=Counting())
+        with anyio.fail_after(30):
+            await group.run()
+    assert group.restarts == 1
+    assert seen[4] > 0
+    assert seen == sorted(seen)
 
 
 class Refusing(PortableAgent):

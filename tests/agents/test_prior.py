@@ -230,3 +230,34 @@ def test_there_is_one_set_of_prior_data_and_not_more_of_it_than_announced(make_a
 
 def test_the_share_is_rounded() -> None:
     assert [rows_of_share(share, 7) for share in (0.1, 0.5, 0.6)] == [1, 4, 4]
+
+
+@pytest.mark.parametrize("form", [list, as_columns])
+def test_a_refused_transition_is_named_by_its_number_among_all(make_agent: MakeAgent, form: Any) -> None:
+    batches = [marked(2, 1.0), marked(3, 1.0), marked(2, 1.0)]
+    batches[-1][1] = msgspec.structs.replace(batches[-1][1], reward=np.nan)
+    with pytest.raises(InvalidExperience, match="^transition 6: ") as refused:
+        make_agent().use_prior([form(batch) for batch in batches], 7, 0.5)
+    assert refused.value.index == 6
+
+
+def test_data_of_other_values_are_other_data(make_agent: MakeAgent) -> None:
+    agents = [make_agent() for _ in range(3)]
+    for agent, mark in zip(agents, (1.0, 2.0, 1.0), strict=True):
+        agent.use_prior([marked(20, mark)], 20, 0.5)
+    one, other, same = (agent.prior for agent in agents)
+    assert one == same != other
+
+
+def test_prior_data_are_drawn_by_other_numbers_than_what_is_played(
+    make_agent: MakeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make_agent(learning_starts=0)
+    steps = [step for number in range(40) for step in marked(1, float(number))]
+    agent.use_prior([steps], 40, 0.5)
+    agent.observe(steps)
+    seen = batches_of(agent, monkeypatch)
+    for _ in range(5):
+        assert agent.learn() is not None
+    drawn = torch.stack([batch.rewards for batch, _ in seen])
+    assert not torch.equal(drawn[:, :4], drawn[:, 4:])

@@ -115,12 +115,15 @@ async def test_one_that_was_stopped_while_it_read_the_data_set_goes_on_there(
     assert list(differences(bits(resumed), bits(whole), "")) == []
 
 
-@pytest.mark.parametrize("form", [list, columns])
+@pytest.mark.parametrize(
+    ("form", "n_others"), [(list, 0), (list, 90), (columns, 0)], ids=["steps", "two actors", "columns"]
+)
 async def test_one_that_was_killed_in_the_middle_of_what_it_read_goes_on_there(
-    tmp_path: Path, form: Callable[[list[Experience]], Any]
+    tmp_path: Path, form: Callable[[list[Experience]], Any], n_others: int
 ) -> None:
-    """The journal may end anywhere in what was read at once."""
+    """The journal may end anywhere in what was read at once; an episode that broke off before ends, too."""
     data = dataset()
+    data[:n_others] = [msgspec.structs.replace(step, actor_id="other") for step in data[:n_others]]
     whole = await train(await TrainingRun.create("whole", root=tmp_path), data)
     run, digest = await TrainingRun.create("killed", root=tmp_path), TransitionDigest()
     digest.add(data)

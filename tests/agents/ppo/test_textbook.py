@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal
 
-from stoker.agents import PPO
+from stoker.agents import PPO, PPOConfig
+from stoker.agents.ppo.losses import Samples
 from stoker.types import EpisodeStatus, Experience
 
 MakeAgent = Callable[..., PPO]
@@ -261,3 +263,21 @@ def test_schedules_reach_the_update(make_agent: MakeAgent, play: Play, total_ste
         assert metrics["clip_fraction"] == pytest.approx(expected["clip_fraction"])
     assert torch.allclose(pack(agent._network), textbook.weights(), atol=2e-5)
     assert torch.equal(pack(agent._network), before) == (left == 0)
+
+
+def test_a_log_probability_that_is_far_off_gives_a_finite_gradient() -> None:
+    """A wrong one from outside: its ratio is clipped where that is better, and limited where it is worse."""
+    numbers = torch.zeros(2)
+    samples = Samples(
+        inputs=torch.zeros(2, 1),
+        actions=torch.zeros(2, 1),
+        log_probs=torch.full((2,), -300.0),
+        values=numbers,
+        advantages=torch.tensor([1.0, -1.0]),
+        returns=numbers,
+        masks=torch.zeros(2, 0, dtype=torch.bool),
+    )
+    gradient = samples.policy_gradient(numbers.clone(), 0.2)
+    assert gradient.tolist() == [0.0, pytest.approx(math.exp(20) / 2)]
+    losses = samples.losses(numbers, numbers, numbers, 0.2, PPOConfig())
+    assert all(loss.isfinite() for loss in losses)

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from ray_parts import cluster_of, started_cluster
 
+import launching
+
 LONG_S = 900
 
 
@@ -24,13 +26,12 @@ def address() -> Iterator[str]:
 
 def stoker(*words: str) -> str:
     """What the command prints on standard output."""
-    done = subprocess.run(
+    done = launching.run(
         [sys.executable, "-m", "stoker", *words],
         env=os.environ | {"RAY_AUTH_MODE": "disabled"},
         capture_output=True,
         text=True,
         timeout=LONG_S,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

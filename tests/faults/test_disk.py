@@ -102,6 +102,7 @@ def test_a_data_set_is_not_written_to_a_full_disk(
     assert capfd.readouterr() == ("", ""), "the libraries of formats report by themselves"
 
 
+@pytest.mark.timeout(300)  # many attempts, each a process
 @pytest.mark.parametrize("kind", ["tmpfs"])
 def test_a_full_disk(tmp_path: Path, kind: str) -> None:
     print("\n" + fill_up(tmp_path, kind, 2, seed=0))

@@ -19,7 +19,7 @@ from stoker.recorders.recorder_thread import OnError
 
 pytestmark = pytest.mark.anyio
 CONTEXT = RunContext(name="x")
-SHORT_S = 0.05
+SHORT_S = 0.2
 """For recorders that hang anyway: the time to be left out."""
 
 

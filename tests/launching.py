@@ -280,9 +280,16 @@ def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
                 ready.close()
                 continue
             connection = socket.socket(fileno=message[1][0])
-            size, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, 64)
-            with connection.makefile("rb") as file:
-                program = _Program(*pickle.loads(file.read(*_NUMBER.unpack(size))))
+            descriptors: list[int] = []
+            try:
+                size, descriptors, _, _ = socket.recv_fds(connection, _NUMBER.size, 64)
+                with connection.makefile("rb") as file:
+                    program = _Program(*pickle.loads(file.read(*_NUMBER.unpack(size))))
+            except (OSError, EOFError, struct.error, pickle.UnpicklingError):
+                for descriptor in descriptors:  # a program was killed while it asked
+                    os.close(descriptor)
+                connection.close()
+                continue
             own, its = socket.socketpair()
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
             pid = os.fork()

@@ -103,6 +103,29 @@ def test_a_local_cluster_ends_with_its_connection_and_asks_later_ones_for_no_tok
     assert done.returncode == 0, done.stderr
 
 
+SIGTERM = """
+import os, signal, sys, threading
+from stoker.distributed import Cluster
+came = []
+signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+clusters = []
+thread = threading.Thread(target=lambda: clusters.append(Cluster.connect(sys.argv[1])))
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+assert came
+assert signal.alarm(0) == 0, "the process would be aborted"
+clusters[0].close()
+"""
+
+
+def test_a_connection_leaves_sigterm_to_the_program(address: str) -> None:
+    program = [sys.executable, "-W", "ignore", "-c", SIGTERM, address]
+    env = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    done = launching.run(program, env=env, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_shortage_says_what_is_missing_and_where() -> None:
     nodes = [
         Node(node_id=name, name=name, n_cpus=2, free_cpus=free, is_alive=True)

@@ -7,6 +7,7 @@ a connection that the program made itself, with ``ray.init``, is used and never 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import math
 import os
@@ -220,6 +221,8 @@ def _join(address: str, timeout_s: float) -> None:
         _init(address=address)
 
 
+_MOST_ACTION_BYTES = 512
+"""More than the ``struct sigaction`` of any system has."""
 _AUTH_MODE = "RAY_AUTH_MODE"
 _ACCESS_WAY_OUT = (
     "put the cluster's token, which `ray get-auth-token` prints on its head, into RAY_AUTH_TOKEN or into the "
@@ -315,7 +318,8 @@ def _init(**settings: Any) -> None:
     _worker.print_to_stdstream = _note  # else on standard output, where a program's own results are
     Cluster.auth_mode_before = os.environ.get(_AUTH_MODE)
     try:
-        _ray.init(namespace="stoker", log_to_driver=False, configure_logging=False, **settings)
+        with _sigterm_kept():
+            _ray.init(namespace="stoker", log_to_driver=False, configure_logging=False, **settings)
     except BaseException:
         _shut_down()
         raise
@@ -323,6 +327,22 @@ def _init(**settings: Any) -> None:
         log.setLevel(level)
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _sigterm_kept() -> Generator[None]:
+    """Keep what the system does at SIGTERM; from any thread, where ``signal.signal`` cannot be called.
+
+    Ray's native code takes the signal over: it prints a stack trace, lets Python's handler run, and aborts
+    the process 3 s later, in the middle of saving.
+    """
+    system = ctypes.CDLL(None)
+    action = ctypes.create_string_buffer(_MOST_ACTION_BYTES)
+    system.sigaction(signal.SIGTERM, None, action)
+    try:
+        yield
+    finally:
+        system.sigaction(signal.SIGTERM, action, None)
 
 
 def _shut_down() -> None:

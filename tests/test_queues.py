@@ -172,6 +172,40 @@ async def test_a_cancelled_producer_is_wholly_out_and_its_place_goes_on() -> Non
     assert len(queue) == 0
 
 
+async def test_a_cancelled_producer_leaves_its_place_to_the_one_behind_it() -> None:
+    queue = BatchQueue[str](1)
+    await queue.put("first")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as inner:
+                    inner.start_soon(queue.put, "cancelled")
+                    await wait_all_tasks_blocked()
+                    tasks.start_soon(queue.put, "next")
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+            assert queue.n_waiting == 1
+            assert await queue.take() == ["first"]
+        assert await queue.take() == ["next"]
+
+
+async def test_a_closed_queue_with_room_refuses_too() -> None:
+    queue = BatchQueue[int](8)
+    assert queue.offer(1)
+    queue.close()
+    assert (queue.offer(2), queue.offer_together([2, 3]), queue.has_credit()) == (False, False, False)
+    with pytest.raises(anyio.ClosedResourceError):
+        await queue.put(2)
+    assert await queue.take() == [1]
+
+
+async def test_what_was_consumed_before_the_queue_was_made_counts() -> None:
+    queue: BatchQueue[int] = BatchQueue(8, consumed=lambda: 7)
+    assert queue.count(int) == 7
+    assert queue.offer(1)
+    assert queue.count(int) == 8
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_producer_cancelled_after_it_was_woken_hands_its_place_on() -> None:
     """asyncio's own cancellation can hit between being woken and running; then the item is out."""

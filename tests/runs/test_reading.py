@@ -16,7 +16,7 @@ from stoker import ConfigError, EpisodeRecord, EpisodeStatus, InvalidExperience,
 from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, RunMetadata, TrainEpisodeRow
 from stoker.runs.history import read_table
 from stoker.runs.metadata import now, write_json
-from stoker.runs.rows import ROW_FILES, effective
+from stoker.runs.rows import ROW_FILES, EvaluationSummary, effective, evaluations_of, loss_of
 from stoker.writer import encode_rows
 
 pytestmark = pytest.mark.anyio
@@ -202,6 +202,49 @@ def test_the_history_that_counts(tmp_path: Path) -> None:
         assert [(row.attempt, row.episode) for row in kept] == counting, name
         assert [row.episode for row in kept] == list(range(1, len(kept) + 1)), "without gaps"
         assert [rows[k] for k in counted(tmp_path / name, rows, attempts(*starts))] == kept, name
+
+
+@pytest.mark.parametrize(
+    ("episodes", "n_counted", "lost"),
+    [
+        ([1, 2, 3], 3, None),
+        ([1, 2, 3], 2, None),  # a checkpoint counts no more than there were
+        ([1, 2, 3], 5, "2 of 5 rows are missing, from line 4 on"),
+        ([1, 3], 3, "1 of 3 rows are missing, from line 2 on"),
+        ([1, 3, 2], 3, "rows are out of order, from line 2 on"),
+        ([2, 3, 4], 3, "rows are out of order, from line 1 on"),
+        ([], 1, "1 of 1 rows are missing, from line 1 on"),
+        ([], 0, None),
+    ],
+)
+def test_rows_that_a_checkpoint_counts_and_that_are_not_there_are_missed(
+    episodes: list[int], n_counted: int, lost: str | None
+) -> None:
+    began = attempts((0, 0))
+    assert loss_of([train_row(1, episode) for episode in episodes], began, n_counted) == lost
+
+
+def test_lines_of_an_abandoned_future_are_counted_over() -> None:
+    began = attempts((0, 0), (20, 2))
+    rows = [*(train_row(1, episode) for episode in range(1, 5)), train_row(2, 3), train_row(2, 5)]
+    assert loss_of(rows[:5], began, 3) is None
+    assert loss_of(rows, began, 5) == "1 of 5 rows are missing, from line 6 on"
+    evaluations = [eval_row(1, 10), eval_row(1, 90), eval_row(2, 30)]
+    assert loss_of(evaluations, began, 2) is None
+    assert loss_of(evaluations, began, 3) == "1 of 3 rows are missing, from line 4 on"
+
+
+def test_evaluations_are_summed_up_by_their_steps() -> None:
+    columns = {
+        "total_steps_at_eval": np.array([20, 10, 20, 30, 10]),
+        "total_reward": np.array([1.0, 2.0, 3.0, 7.0, 4.0]),
+        "length": np.array([5, 6, 7, 8, 8]),
+    }
+    assert evaluations_of(columns) == [
+        EvaluationSummary(10, 2, 3.0, 1.0, 7.0),
+        EvaluationSummary(20, 2, 2.0, 1.0, 6.0),
+        EvaluationSummary(30, 1, 7.0, 0.0, 8.0),
+    ]
 
 
 def test_evaluations_of_an_abandoned_future_do_not_count(tmp_path: Path) -> None:

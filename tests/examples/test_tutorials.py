@@ -29,8 +29,13 @@ FOLLOWED = ["quickstart", *(f"start/{name}" for name in ("agent", "cluster", "da
 ELSEWHERE = ["environments", "runs", "start/service"]
 """Pages whose commands have tests of their own: in test_documents.py, in test_readme.py, and below."""
 
-SHORTER = {r"20_000": "200", r"-n [123]0{4,5}\b": "-n 200", r"--episodes \d+": "--episodes 2"}
-SHORTER |= {"/served --at-step 10000": " --at-step 200", "-n 60000": "-n 6000", "--seeds 0-4": "--seeds 0-1"}
+SHORTER = {
+    r"20_000": "200",
+    "-n 100000 &": "-n 6000 &",
+    r"-n [123]0{4,5}\b": "-n 200",
+    r"--episodes \d+": "--episodes 2",
+}
+SHORTER |= {"/served --at-step 10000": " --at-step 200", "--seeds 0-4": "--seeds 0-1"}
 FEWER = "--num-envs 2 --eval-freq 100 --eval-episodes 2 --record-freq 50 --no-progress"
 NOT_RUN = {
     "pip install": "the tests run in what was installed",

@@ -180,7 +180,7 @@ def test_the_limit_holds_while_a_call_keeps_the_interpreter_lock(started: Any, t
 
 
 def test_a_time_limit_that_ends_before_the_training_begins_is_reported(stoker: Any, tmp_path: Path) -> None:
-    done = stoker(*ENDLESS, "--max-time", "0.001s")
+    done = stoker(*ENDLESS, "--agent", "dqn", "--max-time", "0.001s")
     assert done.returncode == 1
     assert done.stderr.endswith(
         "stoker: error: --max-time of 0.001 s is over: the training has not begun; give it more\n"

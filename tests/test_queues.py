@@ -199,6 +199,35 @@ async def test_a_closed_queue_with_room_refuses_too() -> None:
     assert await queue.take() == [1]
 
 
+async def test_a_producer_that_yields_while_the_queue_is_closed_puts_nothing() -> None:
+    queue = BatchQueue[int](8, yield_every=1)
+    assert queue.offer(1)
+    refused: list[Exception] = []
+
+    async def put() -> None:
+        try:
+            await queue.put(2)
+        except anyio.ClosedResourceError as error:
+            refused.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(put)
+        await checkpoint()
+        queue.close()
+    assert (queue.take_now(), len(refused)) == ([1], 1)
+
+
+async def test_a_producer_that_waits_since_the_last_take_gets_in_with_the_next() -> None:
+    queue = BatchQueue[int](1)
+    await queue.put(1)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(queue.put, 2)
+            await wait_all_tasks_blocked()
+            assert queue.take_now() == [1]  # without a refill, as where nobody waited yet
+            assert await queue.take() == [2]
+
+
 async def test_what_was_consumed_before_the_queue_was_made_counts() -> None:
     queue: BatchQueue[int] = BatchQueue(8, consumed=lambda: 7)
     assert queue.count(int) == 7

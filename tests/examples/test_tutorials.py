@@ -36,7 +36,7 @@ SHORTER = {
     r"--episodes \d+": "--episodes 2",
 }
 SHORTER |= {"/served --at-step 10000": " --at-step 200", "--seeds 0-4": "--seeds 0-1"}
-FEWER = "--num-envs 2 --eval-freq 100 --eval-episodes 2 --record-freq 50 --no-progress"
+FEWER = "--eval-freq 100 --eval-episodes 2 --record-freq 50 --no-progress"
 NOT_RUN = {
     "pip install": "the tests run in what was installed",
     "python -m venv": "the same",
@@ -118,9 +118,9 @@ class Reader:
             case ["kill", "%1"]:
                 self.stop()
             case ["stoker", "train", *rest]:
-                self.run(
-                    "-m", "stoker", "train", *([] if "-n" in rest else ["-n", "200"]), *rest, *FEWER.split()
-                )
+                total = [] if "-n" in rest else ["-n", "200"]
+                envs = [] if "--offline" in rest else ["--num-envs", "2"]
+                self.run("-m", "stoker", "train", *envs, *total, *rest, *FEWER.split())
             case ["stoker", "resume", run, "-n", _, *rest]:
                 self.run("-m", "stoker", "resume", run, "-n", "300", *rest)
             case ["stoker", "eval", *rest] if "--offline" in rest:

@@ -132,6 +132,23 @@ async def test_where_it_asks_it_does_one_step_for_each_permission_with_the_newes
         assert desk.policy.version == 6
 
 
+async def test_stopped_while_it_waits_for_permission_it_does_no_step() -> None:
+    n_steps = 0
+
+    class Counting(ChainEnv):
+        def step(self, action: Any) -> Any:
+            nonlocal n_steps
+            n_steps += 1
+            return super().step(action)
+
+    async with at_work(Counting, asks=True) as desk:
+        await desk.next()
+        while not (await desk.next()).asks:
+            pass
+        assert await desk.quiet()
+    assert n_steps == 0
+
+
 async def test_old_weights_do_not_replace_newer_ones() -> None:
     async with at_work(asks=True) as desk:
         await desk.next()

@@ -94,6 +94,8 @@ USES: dict[str, list[str]] = {
     "video": ["stoker record runs/CartPole-v1 -o film.mp4"],
     "wandb": [f"stoker {SHORT} tracked --track wandb"],
 }
+OF_THE_ENVIRONMENT = {"video": ["pygame-ce"]}
+"""What CartPole itself needs besides: Gymnasium draws it with pygame."""
 
 
 def pip(python: Path, *words: str | Path) -> None:
@@ -144,7 +146,8 @@ def main(names: list[str]) -> None:
     failed: list[str] = []
     for name in dict.fromkeys(["service", *(names or sorted(USES))]):  # the client plays with its server
         python = environment(name, packages)
-        pip(python, "install", "--no-compile", "-c", constraints, f"{wheel}[{name}]")
+        wanted = [f"{wheel}[{name}]", *OF_THE_ENVIRONMENT.get(name, [])]
+        pip(python, "install", "--no-compile", "-c", constraints, *wanted)
         pip(python, "check")
         works = all(use(python, how, work) for how in USES[name])
         print(f"{name}: {'works' if works else 'FAILS'}", flush=True)

@@ -96,6 +96,22 @@ async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
         assert all(min(batch.times_s) > 0 and not batch.asks for batch in batches)
 
 
+async def test_its_environment_does_no_step_beyond_the_window() -> None:
+    n_steps = 0
+
+    class Counting(ChainEnv):
+        def step(self, action: Any) -> Any:
+            nonlocal n_steps
+            n_steps += 1
+            if n_steps == 50:  # ends a worker that does not stop
+                raise RuntimeError("too many steps")
+            return super().step(action)
+
+    async with at_work(Counting, window_steps=20):
+        await anyio.wait_all_tasks_blocked()
+        assert n_steps == 20
+
+
 async def test_an_episode_is_sent_at_its_end_with_its_steps_in_order() -> None:
     async with at_work(window_steps=5, batch_steps=100) as desk:
         await desk.next()

@@ -11,20 +11,31 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Never
 
+import pytest
 from mutant_lists import ROOT, Mutant, Named, chosen
 
 TIMEOUT_S = 60
 """For each test; the repository's own limit leaves room for slow machines."""
+
+PRELOADED = ("gymnasium", "torch", "uvloop")
+"""What tests import besides stoker and the plugins of pytest, which must be imported by it."""
+
+_copies: list[Path] = []
+"""Of a process of the pool: its copy of the source."""
 
 HANGS = ("Failed: Timeout (>", "+++ Timeout +++")
 """What pytest-timeout writes for a test that does not end."""
@@ -32,31 +43,52 @@ HANGS = ("Failed: Timeout (>", "+++ Timeout +++")
 
 def outcome(copy: Path, killers: Sequence[str]) -> tuple[str, str]:
     """Run tests on the copy: ``killed``, ``survived``, ``hangs`` or ``broken``, and what they printed."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the copy's other modules are compiled once
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", str(TIMEOUT_S), "--color", "no"]
     with tempfile.TemporaryFile("w+") as printed:  # no pipe, which a left process would keep open
-        tests = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, *killers],
-            cwd=ROOT,
-            env=environment,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        tests = os.fork()
+        if not tests:
+            _test(copy, killers, printed.fileno())
         try:
-            status = tests.wait(TIMEOUT_S * (1 + len(killers)))
-        except subprocess.TimeoutExpired:
-            status = None
+            status = _status_of(tests, TIMEOUT_S * (1 + len(killers)))
         finally:  # also of what a failed test left behind
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(tests.pid, signal.SIGKILL)
-            tests.wait()
+                os.killpg(tests, signal.SIGKILL)
         printed.seek(0)
         output = printed.read()
     if status is None or any(hint in output for hint in HANGS):
         return "hangs", output
     return {0: "survived", 1: "killed"}.get(status, "broken"), output
+
+
+def _test(copy: Path, killers: Sequence[str], printed: int) -> Never:
+    """In a forked process, which has imported nothing of stoker yet: run pytest on the copy, and end."""
+    os.setsid()
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    os.chdir(ROOT)
+    sys.path.insert(0, str(copy))
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", str(TIMEOUT_S), "--color", "no"]
+    status = 3
+    try:
+        status = int(pytest.main([*options, *killers]))
+    except Exception:  # noqa: BLE001 - shown as "broken"
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _status_of(process: int, timeout_s: float) -> int | None:
+    """The exit status of a child, which is ended if it takes longer than that; None: it was."""
+    until = time.monotonic() + timeout_s
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.killpg(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return None
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(ended[1])
 
 
 def put(copy: Path, file: str, source: str) -> None:
@@ -76,19 +108,40 @@ def outcome_with(mutant: Mutant, copy: Path) -> tuple[str, str]:
         put(copy, mutant.file, source)
 
 
-def run(mutants: Sequence[Named]) -> int:
-    """Run them one after another and print what became of each; return the exit status."""
-    with tempfile.TemporaryDirectory(prefix="stoker-mutants-") as folder:
-        copy = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
-        killers = {killer: None for _, mutant in mutants for killer in mutant.killers}
-        state, output = outcome(copy, list(killers))
+def begin(folder: str) -> None:
+    """In a process of the pool: make its copy of the source, and import what all tests import."""
+    copy = Path(folder) / str(os.getpid())
+    shutil.copytree(ROOT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in PRELOADED:
+        importlib.import_module(name)
+    _copies.append(copy)
+
+
+def try_one(mutant: Mutant) -> tuple[str, str]:
+    """In a process of the pool: what becomes of one fault."""
+    return outcome_with(mutant, _copies[0])
+
+
+def try_unchanged(killers: Sequence[str]) -> tuple[str, str]:
+    """In a process of the pool: what tests make of the source as it is."""
+    return outcome(_copies[0], killers)
+
+
+def run(mutants: Sequence[Named], jobs: int) -> int:
+    """Run them, so many at a time, and print what became of each; return the exit status."""
+    killers = list({killer: None for _, mutant in mutants for killer in mutant.killers})
+    counts: Counter[str] = Counter()
+    forks = multiprocessing.get_context("fork")
+    with (
+        tempfile.TemporaryDirectory(prefix="stoker-mutants-") as folder,
+        ProcessPoolExecutor(jobs, forks, begin, (folder,)) as pool,
+    ):
+        state, output = pool.submit(try_unchanged, killers).result()
         if state != "survived":
             print(output, "\nThe tests do not pass on the unchanged source.", sep="")
             return 1
-        counts: Counter[str] = Counter()
-        for name, mutant in mutants:
-            state, output = outcome_with(mutant, copy)
+        outcomes = pool.map(try_one, [mutant for _, mutant in mutants])
+        for (name, mutant), (state, output) in zip(mutants, outcomes, strict=True):
             counts[state] += 1
             print(f"{state:9} {name:14} {mutant.file:28} {mutant.why}", flush=True)
             if state in ("broken", "hangs"):
@@ -109,6 +162,7 @@ def main() -> int:
     parser.add_argument(
         "areas", metavar="AREA", nargs="*", help="a list, or one of its mutants; all if none is named"
     )
+    parser.add_argument("--jobs", type=int, default=2, help="how many run at a time (default: 2)")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     arguments = parser.parse_args()
     try:
@@ -116,7 +170,7 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     if not arguments.list:
-        return run(mutants)
+        return run(mutants, arguments.jobs)
     for name, mutant in mutants:
         print(f"{name:14} {mutant.file:28} {mutant.why}", *mutant.killers, sep="\n    ")
     return 0

@@ -272,8 +272,15 @@ def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
                     connection.sendall(_NUMBER.pack(ended[1]))
 
     signal.signal(signal.SIGCHLD, reap)
+    # A signal that comes right before the system call of select would not end it: the handler would wait.
+    woken, waking = socket.socketpair()
+    waking.settimeout(0.0)
+    signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
     while control in controls:
-        for ready in select.select(controls, [], [])[0]:
+        for ready in select.select([woken, *controls], [], [])[0]:
+            if ready is woken:
+                woken.recv(4096)
+                continue
             message = socket.recv_fds(ready, 1, 1)
             if not message[0]:
                 controls.remove(ready)
@@ -294,7 +301,8 @@ def _serve(control: socket.socket) -> tuple[_Program, list[int]]:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
             pid = os.fork()
             if not pid:
-                for each in (*controls, own, connection, *running.values()):
+                signal.set_wakeup_fd(-1)
+                for each in (woken, waking, *controls, own, connection, *running.values()):
                     each.close()
                 _inherited.append(its)
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator
 from typing import Any
 
 from anyio import to_thread
 
-from stoker.cli.limits import limits_of
 from stoker.errors import ConfigError
-from stoker.signals import SignalGuard
 from stoker.trainer.config import TrainConfig
 from stoker.trainer.data_config import MEANS_NOTHING_OFFLINE, check_mix, refuse_offline
 
-__all__ = ["fitted", "in_time", "settle_offline"]
+__all__ = ["fitted", "settle_offline"]
 
 
 async def fitted(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
@@ -54,27 +50,3 @@ def settle_offline(values: dict[str, Any]) -> None:
     for name in MEANS_NOTHING_OFFLINE:
         if name in values:
             refuse_offline(name, values[name])
-
-
-class _FittingGuard(SignalGuard):
-    """Ends the process at the end of its time while the agent for an environment is found."""
-
-    def overdue(self, *, loop_turns: bool) -> str:
-        """What is said then."""
-        del loop_turns
-        return (
-            "stoker: error: --max-time is over: the environment or data set that decides which agent fits is "
-            "still being opened; name one with --agent, or give it more"
-        )
-
-    def interrupted(self) -> str:
-        """It obeys no signals."""
-        return ""
-
-
-@contextlib.contextmanager
-def in_time(max_time: object) -> Generator[None]:
-    """Hold ``--max-time`` while the agent is found; a time that is no text sets no limit."""
-    limits = limits_of(max_time if isinstance(max_time, str) else None, "1s")
-    with _FittingGuard([], limits.grace_s, limits.leaves_at):
-        yield

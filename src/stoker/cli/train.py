@@ -14,7 +14,7 @@ import msgspec
 from anyio import to_thread
 
 from stoker.agents.registry import AGENTS, agents_with_preset
-from stoker.cli.fitting import fitted, in_time, settle_offline
+from stoker.cli.fitting import fitted, settle_offline
 from stoker.cli.help import leave_with_help
 from stoker.cli.limits import TrainingCommand
 from stoker.cli.options import Flag, options_of
@@ -110,8 +110,7 @@ class Train(TrainingCommand, frozen=True, kw_only=True):
                 values[key] = str(values[key])
         agent = _last(given, "--agent") or values.get("agent")
         if not agent:
-            with in_time(_last(given, "--max-time") or values.get("max_time")):
-                agent = _fitting(name, given, values, wants_help)
+            agent = _fitting_in_time(name, given, values, wants_help)
         if not isinstance(agent, str):
             raise ConfigError(f"{where}: agent={agent!r} is not a name")
         options = [*options_of(TrainConfig, **_FLAGS), *options_of(cls), *options_of(settings_type(agent))]
@@ -291,9 +290,6 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         from stoker.cli.driving import FACTS
         from stoker.cli.printing import command, from_here, say_json
         from stoker.cli.stored import open_trained
-        from stoker.runs import TrainingRun
-        from stoker.trainer.players import cluster_for
-        from stoker.trainer.training import trainer_config
 
         run, config = await open_trained(self.run)
         if is_group(run.directory.parent):
@@ -309,6 +305,10 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
         config = self.changed(config)
         reached = run.newest_step()
         if reached < config.total_timesteps:
+            from stoker.runs import TrainingRun
+            from stoker.trainer.players import cluster_for
+            from stoker.trainer.training import trainer_config
+
             async with cluster_for(trainer_config(config)):
                 run = await TrainingRun.resume(run.directory)
                 run.is_new = not await to_thread.run_sync(run.has_begun)  # but for a config
@@ -342,6 +342,16 @@ def _serving(run: TrainingRun, config: TrainConfig) -> list[str]:
     """The command that continues a run of remote actors."""
     of = ["--env", config.env] if config.env else ["--spaces", "FILE.json"]
     return ["stoker", "serve", *of, "--name", run.metadata.name, "--run-version", run.metadata.version]
+
+
+def _fitting_in_time(command: str, given: Sequence[str], values: dict[str, Any], wants_help: bool) -> str:
+    """The agent for the environment, found within the time that ``--max-time`` leaves."""
+    if not (max_time := _last(given, "--max-time") or values.get("max_time")):
+        return _fitting(command, given, values, wants_help)
+    from stoker.cli.fitting_time import in_time
+
+    with in_time(max_time):
+        return _fitting(command, given, values, wants_help)
 
 
 def _fitting(command: str, given: Sequence[str], values: dict[str, Any], wants_help: bool) -> str:

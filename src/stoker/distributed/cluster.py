@@ -275,6 +275,7 @@ def _check_token(address: str, timeout_s: float) -> None:
         if not tokens.has_token(ignore_auth_mode=True):
             raise ConfigError(f"{_AUTH_MODE}=token, but this process has no token: {_ACCESS_WAY_OUT}")
         headers = tokens.get_token_for_http_header()
+        tokens.reset_cache()  # else this process wants it of a later cluster, too, if that has none
     if accepts(*host_and_port(address), timeout_s, headers):
         return
     if not is_sent:

@@ -300,7 +300,9 @@ def test_a_closed_terminal_saves_and_ends_a_training(tmp_path: Path) -> None:
     [metadata] = (tmp_path / "runs").rglob("metadata.json")
     steps = json.loads(metadata.read_bytes())["total_steps"]
     assert steps == newest_step(tmp_path / "runs")
-    assert steps % 150
+    last = json.loads((metadata.parent / "events.jsonl").read_bytes().splitlines()[-1])
+    assert (last["kind"], last["total_steps"]) == ("attempt_ended", steps)
+    assert (last["details"]["how"], last["details"]["signal"]) == ("stopped", "SIGHUP")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])

@@ -65,7 +65,7 @@ def _test(copy: Path, killers: Sequence[str], printed: int) -> Never:
     os.dup2(printed, 1)
     os.dup2(printed, 2)
     os.chdir(ROOT)
-    sys.path.insert(0, str(copy))
+    sys.path[:0] = [str(copy), str(ROOT)]  # the second, as `python -m` does
     os.environ["PYTHONPATH"] = os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])
     options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", str(TIMEOUT_S), "--color", "no"]
     status = 3

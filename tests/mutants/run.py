@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -56,6 +57,10 @@ def outcome(copy: Path, killers: Sequence[str]) -> tuple[str, str]:
         output = printed.read()
     if status is None or any(hint in output for hint in HANGS):
         return "hangs", output
+    if re.search(
+        r"^\d+ failed", output, re.MULTILINE
+    ):  # at its end pytest may fail once more
+        return "killed", output
     return {0: "survived", 1: "killed"}.get(status, "broken"), output
 
 

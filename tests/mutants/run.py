@@ -57,9 +57,7 @@ def outcome(copy: Path, killers: Sequence[str]) -> tuple[str, str]:
         output = printed.read()
     if status is None or any(hint in output for hint in HANGS):
         return "hangs", output
-    if re.search(
-        r"^\d+ failed", output, re.MULTILINE
-    ):  # at its end pytest may fail once more
+    if re.search(r"^\d+ failed", output, re.MULTILINE):  # at its end pytest may fail once more
         return "killed", output
     return {0: "survived", 1: "killed"}.get(status, "broken"), output
 

@@ -39,7 +39,7 @@ SAID: list[tuple[str, str, dict[str, Any]]] = [
             "distributed.supervising:_MOST_DELAY_S": 60.0,
         },
     ),
-    ("docs/cluster.md", "begin 15 s after the old one was last heard of", {"runs.lease:LEASE_S": 15.0}),
+    ("docs/cluster.md", "begin 15 s after the old one's last sign of life", {"runs.lease:LEASE_S": 15.0}),
     (
         "docs/runs.md",
         "a counter that goes up every 3 s. Who finds a lease that was not given back watches the counter "

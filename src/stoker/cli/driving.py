@@ -71,7 +71,7 @@ class Driver(SignalGuard):
         self._limits = limits = flags.limits()
         super().__init__(ENDING_SIGNALS, limits.grace_s, limits.leaves_at)
         self._console = Console(stderr=True)
-        self._view = View()
+        self._view: View[Reading] = View()
         self._training: tuple[TrainingRun, TrainingSession] | None = None
         self._stopping = anyio.Event()
         self._stopped: str | None = None
@@ -162,7 +162,7 @@ class Driver(SignalGuard):
                 self.say(await export_best(run.directory, self._flags.export_best))
         return 0
 
-    def view_of(self, config: TrainConfig) -> View:
+    def view_of(self, config: TrainConfig) -> View[Reading]:
         """What shows the training."""
         return view_for(self._console, title_of(config), progress=self._flags.progress)
 

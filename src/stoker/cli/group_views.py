@@ -6,25 +6,22 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
-import anyio
 import msgspec
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from stoker.multi import MultiAgentSession
-from stoker.threads import DedicatedThread
 from stoker.trainer.views.text import duration, number
+from stoker.trainer.views.view import LiveView, ScreenThread, View, is_live
 
 __all__ = ["GroupReading", "GroupScreen", "PolicyReading", "drawn", "line_of"]
 
-_LINE_S, _REFRESH_S, _RATE_S = 5.0, 0.25, 10.0
-"""Seconds between two plain lines, between two drawings, and that the speed is over."""
-_CLOSING_S = 2.0
-"""The longest delay of a training's end by a terminal that accepts nothing."""
+_LINE_S, _RATE_S = 5.0, 10.0
+"""Seconds between two plain lines, and that the speed is over."""
 _BAR = 24
 
 _WIDTHS = {"steps": 9, "episodes": 8, "reward": 8, "length": 6, "eval": 8, "best": 8, "updates": 9}
@@ -71,13 +68,13 @@ class GroupScreen:
 
     def __init__(self, console: Console, title: str, limit: int, *, progress: bool) -> None:
         self._console = console
-        self._title = title
         self._limit = limit
-        self._progress = progress
-        self._live: Live | None = None
-        if progress and console.is_terminal and not console.is_dumb_terminal:
-            self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
-        self._began_s = self._shown_at = time.monotonic()
+        self._view: View[GroupReading] | None = None
+        if progress and is_live(console):
+            self._view = LiveView(console, lambda reading: drawn(reading, title), shows_cursor=True)
+        elif progress:
+            self._view = _GroupLines(console)
+        self._began_s = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque()
 
     def say(self, text: str) -> None:
@@ -87,17 +84,13 @@ class GroupScreen:
 
     async def follow(self, session: MultiAgentSession) -> None:
         """Show the group until cancelled, and then its last state."""
-        if not self._progress:
+        if self._view is None:
             return
-        thread = DedicatedThread("stoker-view")
+        thread = ScreenThread(self._view)
         try:
-            while True:
-                await thread.run(self._show, self.read(session))
-                await anyio.sleep(_REFRESH_S)
+            await thread.show_all(partial(self.read, session))
         finally:
-            with anyio.move_on_after(_CLOSING_S, shield=True):
-                await thread.run(self._end, self.read(session))
-            thread.close()
+            await thread.close()
 
     def read(self, session: MultiAgentSession) -> GroupReading:
         """The group now."""
@@ -114,22 +107,19 @@ class GroupScreen:
             policies=tuple(_policy(session, name) for name in session.sessions),
         )
 
-    def _show(self, reading: GroupReading) -> None:
-        with contextlib.suppress(OSError):
-            if self._live is not None:
-                if not self._live.is_started:
-                    self._live.start()
-                    self._console.show_cursor()  # a process that is killed cannot give it back
-                self._live.update(drawn(reading, self._title), refresh=True)
-            elif time.monotonic() - self._shown_at >= _LINE_S:
-                self._shown_at = time.monotonic()
-                self._console.out(line_of(reading), highlight=False)
 
-    def _end(self, reading: GroupReading) -> None:
-        self._show(reading)
-        with contextlib.suppress(OSError):
-            if self._live is not None:
-                self._live.stop()
+class _GroupLines(View[GroupReading]):
+    """A line every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._shown_at = time.monotonic()
+
+    def show(self, reading: GroupReading, *, last: bool = False) -> None:
+        """Print a line when one is due."""
+        if time.monotonic() - self._shown_at >= _LINE_S:
+            self._shown_at = time.monotonic()
+            self._console.out(line_of(reading), highlight=False)
 
 
 def _policy(session: MultiAgentSession, name: str) -> PolicyReading:

@@ -25,13 +25,13 @@ from stoker.cli.streams import steady_streams
 from stoker.cli.sweep_messages import Order, Report
 from stoker.cli.train import Resume, Train
 from stoker.trainer.config import TrainConfig, config_from
+from stoker.trainer.views.readings import Reading
 from stoker.trainer.views.view import View
 
 if TYPE_CHECKING:
     from stoker.agents.protocol import LearningAgent
     from stoker.runs import TrainingRun
     from stoker.trainer import TrainResult
-    from stoker.trainer.views.readings import Reading
 
 __all__ = ["Lifeline", "Reporter", "SeedDriver", "main"]
 
@@ -39,7 +39,7 @@ _MOST_BYTES = 4096
 """A pipe takes that many bytes whole or not at all."""
 
 
-class Reporter(View):
+class Reporter(View[Reading]):
     """Writes reports; one that the parent does not take in time is dropped, as a later one says more.
 
     Args:
@@ -91,7 +91,7 @@ class SeedDriver(Driver):
         self._reporter.tell(run=str(run.directory), limit=config.total_timesteps)
         return await super().drive(config, run, agent, roll_forward=roll_forward)
 
-    def view_of(self, config: TrainConfig) -> View:
+    def view_of(self, config: TrainConfig) -> View[Reading]:
         """The reporter."""
         return self._reporter
 

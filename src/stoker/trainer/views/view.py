@@ -14,10 +14,10 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from stoker.threads import DedicatedThread
@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from stoker.trainer.config import TrainConfig
     from stoker.trainer.trainer import Progress
 
-__all__ = ["LiveView", "NotebookView", "PlainView", "Screen", "View", "title_of", "view_for", "view_here"]
+__all__ = [
+    "LiveView", "NotebookView", "PlainView", "Screen", "ScreenThread", "View", "is_live", "title_of",
+    "view_for", "view_here",
+]  # fmt: skip
+
+ReadingT = TypeVar("ReadingT")
 
 _LINE_S = 5.0
 """Seconds between two plain lines."""
@@ -42,36 +47,47 @@ _WIDTH, _HEIGHT = 88, 45
 _HTML = '<pre style="line-height: 1.25; white-space: pre; overflow-x: auto">{code}</pre>'
 
 
-class View:
+class View(Generic[ReadingT]):
     """Shows readings until it is closed, from one thread at a time; this base shows nothing."""
 
-    def show(self, reading: Reading, *, last: bool = False) -> None:
+    def show(self, reading: ReadingT, *, last: bool = False) -> None:
         """Show a reading, or skip one that is not the last."""
 
     def close(self) -> None:
         """Leave the terminal as it was, with the last reading on it. May be called twice."""
 
 
-class LiveView(View):
-    """The table, redrawn in place on a terminal."""
+class LiveView(View[ReadingT]):
+    """A table, redrawn in place on a terminal.
 
-    def __init__(self, console: Console, title: str) -> None:
+    Args:
+        console: where.
+        drawn: the table of a reading.
+        shows_cursor: leave the cursor visible, which a process that is killed cannot give back.
+    """
+
+    def __init__(
+        self, console: Console, drawn: Callable[[ReadingT], RenderableType], *, shows_cursor: bool = False
+    ) -> None:
         self._console = console
-        self._title = title
+        self._drawn = drawn
+        self._shows_cursor = shows_cursor
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 
-    def show(self, reading: Reading, *, last: bool = False) -> None:
+    def show(self, reading: ReadingT, *, last: bool = False) -> None:
         """Redraw."""
         if not self._live.is_started:
             self._live.start()
-        self._live.update(draw(reading, self._title, self._console), refresh=True)
+            if self._shows_cursor:
+                self._console.show_cursor()
+        self._live.update(self._drawn(reading), refresh=True)
 
     def close(self) -> None:
         """Leave the last table where it is and give the cursor back."""
         self._live.stop()
 
 
-class PlainView(View):
+class PlainView(View[Reading]):
     """One line every few seconds and at each evaluation."""
 
     def __init__(self, console: Console) -> None:
@@ -109,7 +125,7 @@ def progress_line(reading: Reading) -> str:
     return "  " + "  ".join(parts)
 
 
-class NotebookView(View):
+class NotebookView(View[Reading]):
     """The table in the output of a notebook's cell, replaced in place, without widgets."""
 
     def __init__(self, title: str) -> None:
@@ -129,31 +145,30 @@ class NotebookView(View):
             self._handle.update(shown, raw=True)
 
 
-class Screen:
+class ScreenThread(Generic[ReadingT]):
     """Draws a view in a thread. Used for one training; close it in any case.
 
     Drawing takes milliseconds, which would delay actors on the event loop, and blocks on a terminal that
     accepts nothing.
     """
 
-    def __init__(self, view: View, closing_s: float = _CLOSING_S) -> None:
-        self.reading: Reading | None = None
+    def __init__(self, view: View[ReadingT], closing_s: float = _CLOSING_S) -> None:
+        self.reading: ReadingT | None = None
         """The reading that was shown last."""
         self._view = view
         self._closing_s = closing_s
         self._thread = DedicatedThread("stoker-view")
 
-    async def follow(self, progress: Progress) -> None:
-        """Show the training until cancelled, and then its last state."""
-        gauges = Gauges(progress)
+    async def show_all(self, read: Callable[[], ReadingT]) -> None:
+        """Take and show readings until cancelled, and then the last one."""
         show = partial(contextvars.copy_context().run, self._show)  # a notebook knows its cell by the context
         try:
             while True:
-                self.reading = gauges.read()
+                self.reading = read()
                 await self._thread.run(show, self.reading)
                 await anyio.sleep(_REFRESH_S)
         finally:
-            self.reading = gauges.read()
+            self.reading = read()
             await self.draw(partial(show, self.reading, last=True))
 
     async def draw(self, work: Callable[[], None]) -> None:
@@ -166,20 +181,34 @@ class Screen:
         await self.draw(self._view.close)
         self._thread.close()
 
-    def _show(self, reading: Reading, *, last: bool = False) -> None:
+    def _show(self, reading: ReadingT, *, last: bool = False) -> None:
         with contextlib.suppress(OSError):  # the terminal is gone; the training continues
             self._view.show(reading, last=last)
 
 
-def view_for(console: Console, title: str, *, progress: bool) -> View:
+class Screen(ScreenThread[Reading]):
+    """Draws the view of a training of one policy."""
+
+    async def follow(self, progress: Progress) -> None:
+        """Show the training until cancelled, and then its last state."""
+        await self.show_all(Gauges(progress).read)
+
+
+def is_live(console: Console) -> bool:
+    """Whether a table can be redrawn in place there."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def view_for(console: Console, title: str, *, progress: bool) -> View[Reading]:
     """The view that fits the console."""
     if not progress:
         return View()
-    is_live = console.is_terminal and not console.is_dumb_terminal
-    return LiveView(console, title) if is_live else PlainView(console)
+    if is_live(console):
+        return LiveView(console, lambda reading: draw(reading, title, console))
+    return PlainView(console)
 
 
-def view_here(title: str) -> View | None:
+def view_here(title: str) -> View[Reading] | None:
     """The view for a notebook or a terminal, wherever this program runs; None: it runs in neither."""
     ipython = sys.modules.get("IPython")
     shell: Any = None if ipython is None else ipython.get_ipython()

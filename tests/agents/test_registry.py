@@ -92,6 +92,7 @@ EVERY = sorted(presets())
 
 NAMES = {
     "ALE/*-v5": "ALE/Pong-v5",
+    "CliffWalking*-v1": "CliffWalking-v1",
     "FrozenLake*-v1": "FrozenLake8x8-v1",
     "MinAtar/*": "MinAtar/Breakout-v1",
     "Taxi-v*": "Taxi-v4",
@@ -271,6 +272,21 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
         "target_update_interval": 50,
         "final_epsilon": 0.05,
         "epsilon_decay_steps": 30_000,
+    },
+    ("dqn", "CliffWalking*-v1"): {
+        "gamma": 0.99,
+        "batch_size": 64,
+        "buffer_size": 100_000,
+        "learning_starts": 1_000,
+        "hidden_sizes": (),
+        "learning_rate": 0.05,
+        "learning_rate_schedule": "linear",
+        "schedule_steps": 20_000,
+        "huber_delta": None,
+        "max_grad_norm": None,
+        "target_update_interval": 50,
+        "final_epsilon": 0.05,
+        "epsilon_decay_steps": 10_000,
     },
     ("dqn", "FrozenLake*-v1"): {
         "gamma": 0.99,

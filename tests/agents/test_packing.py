@@ -83,6 +83,25 @@ def test_adam_is_torchs() -> None:
     assert torch.allclose(weights(module), weights(twin), atol=1e-6)
 
 
+def test_moments_without_gradients_vanish_before_they_are_subnormal_and_change_no_weight() -> None:
+    packed = PackedWeights(network(1), has_gradients=True)
+    twin = nn.Parameter(packed.values.clone())
+    ours, theirs = PackedAdam(packed), torch.optim.Adam([twin], lr=0.01, fused=True)
+    moments = [ours.state_dict()[name] for name in ("mean", "square")]
+    gradients = torch.randn(packed.gradients.shape, generator=torch.Generator().manual_seed(3))
+    gradients *= 10.0 ** torch.arange(len(gradients)).remainder(16).neg()
+    for step in range(1_500):
+        packed.gradients.copy_(gradients if step < 9 else torch.zeros_like(gradients))
+        twin.grad = packed.gradients.clone()
+        ours.step(0.01)
+        theirs.step()
+        for each in moments:
+            assert (each[each != 0].abs() >= torch.finfo(torch.float32).tiny).all()
+    assert not moments[0].any()
+    assert theirs.state[twin]["exp_avg"].all()  # torch's are stuck there
+    assert torch.equal(packed.values, twin)
+
+
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_saved_adam_goes_on_bit_by_bit(steps: int) -> None:
     packed = PackedWeights(network(1), has_gradients=True)

@@ -18,6 +18,12 @@ from stoker.errors import ConfigError
 
 __all__ = ["PackedAdam", "PackedWeights"]
 
+_LEAST_MOMENT = 1e-30
+"""A moment below it adds less to a step than float32 tells apart."""
+
+_STEPS_TO_SUBNORMAL = 128
+"""Steps without a gradient after which a moment of ``_LEAST_MOMENT`` is still a normal number."""
+
 
 class PackedWeights:
     """The parameters of a network as views of one tensor, in which they lie one behind the other.
@@ -172,6 +178,12 @@ class PackedAdam:
             eps=self._eps,
             maximize=False,
         )
+        number = self._state["step"]
+        if number.is_cpu and number.item() % _STEPS_TO_SUBNORMAL == 0:
+            # The moments of a dead unit's weights shrink to subnormal numbers, where rounding keeps them from
+            # zero for ever, and a CPU computes with those many times slower.
+            for moments in (self._state["mean"], self._state["square"]):
+                torch.ops.aten.hardshrink.out(moments, _LEAST_MOMENT, out=moments)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The moments, packed as the weights are, and the number of steps; they share memory."""

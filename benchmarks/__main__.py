@@ -1,7 +1,9 @@
-"""All questions, or those named, in turn: ``python -m benchmarks [NAME ...] [--json] [--quick]``."""
+"""Ask all questions, or those named, in turn: ``python -m benchmarks [QUESTION ...] [--json] [--quick]``."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import subprocess
 import sys
 
@@ -15,17 +17,31 @@ LONG = ("zoo", "warm")
 
 
 def main() -> int:
-    """Run each question in a process of its own, so that none warms the next one up."""
-    named = [word for word in sys.argv[1:] if not word.startswith("-")]
-    options = [word for word in sys.argv[1:] if word.startswith("-")]
-    if unknown := [name for name in named if name not in (*QUESTIONS, *LONG)]:
-        known = ", ".join((*QUESTIONS, *LONG))
-        print(f"no such question: {', '.join(unknown)}; there are {known}", file=sys.stderr)
-        return 2
+    """Run each question in a separate process, so that none warms the next one up."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure stoker beside its peers; benchmarks/README.md says what each question asks.",
+        epilog=f"Questions: {', '.join(QUESTIONS)}; only by name: {', '.join(LONG)}.",
+    )
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help="default: all that are short")
+    parser.add_argument("--quick", action="store_true", help="measure less, for a first impression")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each table")
+    given = parser.parse_args()
+    if unknown := sorted({*given.questions} - {*QUESTIONS, *LONG}):
+        parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join((*QUESTIONS, *LONG))}")
+    options = [f"--{name}" for name in ("quick", "json") if getattr(given, name)]
     worst = 0
-    for question in named or QUESTIONS:
+    for question in given.questions or QUESTIONS:
         command = [sys.executable, "-m", f"benchmarks.{question}", *options]
-        worst = max(worst, subprocess.run(command, check=False).returncode)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                for line in process.stdout or ():
+                    print(line, end="", flush=True)
+            except BrokenPipeError:  # the reader has left, as in `| head`: let this question end, ask no other
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                process.communicate()
+                return 1
+        worst = max(worst, process.returncode)
     return worst
 
 

@@ -2,10 +2,10 @@
 
 A server, one for each pytest process, has imported stoker and torch and forks itself for each program. The
 program is a process like any other: it has its own pid, session, working directory, environment, arguments,
-streams and signals, and its interpreter ends as usual. It differs from ``python ...`` in this: modules of
-stoker and torch are already imported and stay whole at the end, without the destructors of C++, its parent is
-the server, ``/proc/PID/cmdline`` is the server's, and ``PYTHONHASHSEED`` has no effect. Tests of these, and
-of the installed command, start a real interpreter.
+streams and signals. At its end it reports its error, joins its threads and calls what ``atexit`` knows. It
+differs from ``python ...`` in this: modules of stoker and torch are already imported, and no module and
+nothing of C++ is destroyed at the end, its parent is the server, ``/proc/PID/cmdline`` is the server's, and
+``PYTHONHASHSEED`` has no effect. Tests of these, and of the installed command, start a real interpreter.
 
 Processes that multiprocessing spawns are forked from the server, too, those of tests and those of programs.
 A program's are in its process group, as real ones are.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import builtins
 import contextlib
-import ctypes
 import fcntl
 import functools
 import gc
@@ -36,6 +35,7 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Generator, Sequence
 from multiprocessing import popen_spawn_posix
 from multiprocessing.util import Finalize
@@ -53,6 +53,8 @@ _PRELOADED = (
     "uvloop",
 )
 """What a training imports at its first use, besides stoker's own modules."""
+_LEFT_OUT = (".__main__", ".onnx_graph")
+"""Modules that run a program, or import one that works at the end of each process: onnx."""
 
 
 class _Program(NamedTuple):
@@ -396,27 +398,61 @@ def _execute(words: list[str]) -> None:
         runpy.run_path(rest[0], run_name="__main__")
 
 
-def _leave_alone(names: Sequence[str]) -> None:
-    """Keep the end of the interpreter from taking modules apart, which would copy all their memory."""
-    for name in names:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(sys.modules.pop(name, None)))
+def _status(error: BaseException) -> int:
+    """What ``Popen.returncode`` is for a program that ends with this error."""
+    match error:
+        case SystemExit(code=None):
+            return 0
+        case SystemExit(code=int(code)):
+            return code & 0xFF
+        case KeyboardInterrupt():
+            return -signal.SIGINT
+        case _:
+            return 1
+
+
+def _leave_ray() -> None:
+    """What Ray does at the end, if it is in use: without a connection it only touches its memory."""
+    if ray.is_initialized():
+        ray.shutdown(_exiting_interpreter=True)
+
+
+def _exit(status: list[int]) -> None:
+    """End the process before the interpreter takes all modules apart, which would copy their memory."""
+    sys.modules.pop("__main__", None)
+    gc.collect()  # calls the finalizers of what the program left behind
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except (OSError, ValueError):  # the interpreter reports it, and knows the exit code
+        return
+    if status[0] < 0:
+        signal.signal(-status[0], signal.SIG_DFL)
+        os.kill(os.getpid(), -status[0])
+    os._exit(status[0])
 
 
 if __name__ == "__main__":
-    _packages: list[str] = []
-    atexit.register(_leave_alone, _packages)  # first, so that it is the last to be called
+    _end = [0]
+    atexit.register(_exit, _end)  # first, so that it is the last to be called
+    import ray
+
     import stoker
 
     for _module in (*_PRELOADED, *(each.name for each in pkgutil.walk_packages(stoker.__path__, "stoker."))):
-        if not _module.endswith("__main__"):
+        if not _module.endswith(_LEFT_OUT):
             importlib.import_module(_module)
-    _kept = {*sys.stdlib_module_names, "__main__"}
-    _packages += [name for name in sys.modules if name.partition(".")[0] not in _kept]
+    for _finalizer in list(weakref.finalize._registry):  # of torch: it would take back its operators
+        _finalizer.atexit = False
+    atexit.unregister(ray._private.worker.shutdown)
+    atexit.register(_leave_ray)
     gc.collect()
     gc.freeze()  # a fork copies only the memory that it changes
-    _c = ctypes.CDLL(None)
-    if hasattr(_c, "on_exit"):
-        _c.on_exit(_c._exit, None)
     _the_program = _serve(socket.socket(fileno=int(sys.argv[1])))
     _become(*_the_program)
-    _execute(_the_program[0].words)
+    try:
+        _execute(_the_program[0].words)
+    except BaseException as _error:
+        _end[0] = _status(_error)
+        raise

@@ -67,7 +67,7 @@ class Option(msgspec.Struct, frozen=True):
         kind: its type.
         info: its type, as msgspec describes it.
         default: its default, or ``NODEFAULT``.
-        help: what it means.
+        owner: the struct.
     """
 
     field: str
@@ -77,7 +77,12 @@ class Option(msgspec.Struct, frozen=True):
     kind: Any
     info: types.Type
     default: Any
-    help: str
+    owner: type[msgspec.Struct]
+
+    @property
+    def help(self) -> str:
+        """What it means: the docstring below the field. Reads the source, which takes a while."""
+        return _docstrings(self.owner)[self.field]
 
     @property
     def adds(self) -> bool:
@@ -127,7 +132,6 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
         flags: by field, for fields that are not annotated with theirs.
     """
     options: list[Option] = []
-    texts = _docstrings(kind)
     for field in msgspec.structs.fields(kind):
         noted = next((note for note in get_args(field.type) if isinstance(note, Flag)), Flag())
         flag = flags.get(field.name, noted)
@@ -141,7 +145,7 @@ def options_of(kind: type[msgspec.Struct], **flags: Flag) -> list[Option]:
         default = field.default if field.default_factory is NODEFAULT else field.default_factory()
         names = [] if flag.is_positional else names
         metavar = flag.metavar or _metavar(info)
-        options.append(Option(field.name, names, flag, metavar, field.type, info, default, texts[field.name]))
+        options.append(Option(field.name, names, flag, metavar, field.type, info, default, kind))
     return options
 
 

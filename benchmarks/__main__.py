@@ -37,7 +37,7 @@ def main() -> int:
             try:
                 for line in process.stdout or ():
                     print(line, end="", flush=True)
-            except BrokenPipeError:  # the reader has left, as in `| head`: let this question end, ask no other
+            except BrokenPipeError:  # the reader has left, as in `| head`: end this question, ask no other
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 process.communicate()
                 return 1

@@ -40,7 +40,6 @@ SHOWN = {
     ("deploying", "nginx"): "for nginx",
     ("deploying", "text"): "for Caddy",
     ("explain", "text"): "an output whose numbers are those of one machine",
-    ("jobs", "dockerfile"): "nothing here builds images",
     ("many-agents", "text"): "a tree",
     ("protocol", "text"): "pseudo-code",
     ("testing", "text"): "the output for an agent that is not shown",

@@ -28,7 +28,8 @@ from stoker import (
 )
 from stoker.errors import ConfigError, StokerError
 from stoker.service.suspending import begun
-from stoker.session.acting import SLOW_PASS_S, SLOW_PASSES, TURN_S, Inference, LearnerProgress, Pacing
+from stoker.session.acting import SLOW_PASS_S, SLOW_PASSES, TURN_S, Inference
+from stoker.session.pacing import LearnerProgress, Pacing
 from stoker.session.publishing import PolicyBuffer, PolicySnapshot
 from stoker.session.timing import COMPUTING, OFFLOADED
 from stoker.testing import FakeAgent

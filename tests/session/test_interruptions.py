@@ -38,8 +38,8 @@ INTERRUPTED = {
     for name in (
         "queues.py", "session/sync.py", "session/intake.py", "session/training.py", "session/readings.py",
         "session/lifecycle.py", "session/mixed.py",
-        "session/acting.py", "session/accepting.py", "session/batches.py", "session/decisions.py",
-        "session/publishing.py",
+        "session/acting.py", "session/pacing.py", "session/accepting.py", "session/batches.py",
+        "session/decisions.py", "session/publishing.py",
     )
 }  # fmt: skip
 assert all(Path(name).exists() for name in INTERRUPTED)

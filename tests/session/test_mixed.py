@@ -21,6 +21,7 @@ from stoker import (
     EpisodeStatus,
     Experience,
     InvalidExperience,
+    SessionFailed,
     TrainingSession,
 )
 from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEnded, StreamMoved
@@ -230,6 +231,25 @@ async def test_long_passes_are_shared_by_the_callers_that_are_ready() -> None:
         assert agent.batch_sizes == [1, 10]
 
 
+async def test_short_passes_are_shared_by_the_callers_of_one_turn() -> None:
+    agent, decided = FakeAgent(policy_extras=True), dict[int, list[float]]()
+
+    async def decide(session: TrainingSession, actor: int) -> None:
+        with anyio.CancelScope() as scope:
+            if actor == 3:
+                scope.cancel()  # its observations may take part
+            decisions = await session.decide_many([SEEN + actor, SEEN + actor], [actor, actor])
+            decided[actor] = [float(decision.policy_extras[0]) for decision in decisions]
+
+    async with TrainingSession(agent) as session:
+        await session.decide_many([SEEN], ["a"])
+        async with anyio.create_task_group() as tasks:
+            for actor in range(5):
+                tasks.start_soon(decide, session, actor)
+        assert decided == {actor: [actor, actor] for actor in (0, 1, 2, 4)}
+        assert len(agent.batch_sizes) <= 3  # the first caller of the turn may have had one alone
+
+
 async def test_decisions_that_cannot_be_made_are_refused() -> None:
     async with TrainingSession(dqn()) as session:
         with pytest.raises(InvalidExperience, match="2 observations for 1 actor_ids"):
@@ -248,6 +268,17 @@ async def test_a_pass_that_fails_ends_the_session_with_its_cause() -> None:
         def act(self, observations: Sequence[Any], mode: ActMode) -> Any:
             raise ZeroDivisionError("in the policy")
 
-    with pytest.raises(Exception, match="in the policy"):
-        async with TrainingSession(Failing()) as session:
+    told = list[str]()
+
+    async def decide(session: TrainingSession) -> None:
+        try:
             await session.decide_many([SEEN], ["a"])
+        except SessionFailed as error:
+            told.append(str(error))
+
+    with pytest.raises(SessionFailed, match="in the policy"):
+        async with TrainingSession(Failing()) as session, anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(decide, session)
+    assert len(told) == 3
+    assert all("in the policy" in text for text in told)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from stoker.runs.events import RunEvent
 from stoker.session import ResumePoint, SessionConfig
-from stoker.session.acting import Pacing
+from stoker.session.pacing import Pacing
 from stoker.session.publishing import PolicyBuffer
 from stoker.telemetry.clocks import Clocks
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch

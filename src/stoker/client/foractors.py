@@ -7,7 +7,7 @@ import logging
 from stoker.errors import ConfigError
 from stoker.runs.events import RunEvent
 from stoker.session import ResumePoint, SessionConfig
-from stoker.session.acting import LearnerProgress, Pacing
+from stoker.session.pacing import LearnerProgress, Pacing
 from stoker.session.publishing import PolicyBuffer
 from stoker.telemetry.clocks import Clocks
 from stoker.types import ActorId

@@ -1,29 +1,22 @@
-"""From an observation to an action: when an actor may act, and the forward pass.
+"""From an observation to an action: the forward pass.
 
-Pacing keeps a limit on staleness: no action uses a policy that will be too old at its learning step. An
-action in flight holds the learner's progress: until its transition has come, no more transitions may be
-begun than the learner can take without leaving that action's policy too far behind. So fast actors wait for
-slow ones, and nothing is thrown away (bounded staleness, Ho et al. 2013, "More Effective Distributed ML via a
-Stale Synchronous Parallel Parameter Server", section 3).
-
-Inference batches: ``act`` calls that wait at the same time share one forward pass, always on the last
-published weights. The pass runs as soon as every task that was ready has had its turn, so that actors in step
-share it; on the event loop while it is short, and in its own thread when it is not.
+``act`` calls that wait at the same time share one forward pass, always on the last published weights. The
+pass runs as soon as every task that was ready has had its turn, so that actors in step share it; on the event
+loop while it is short, and in its own thread when it is not.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+import types
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import anyio
 import numpy as np
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from stoker.errors import ConfigError
 from stoker.latch import Latch
 from stoker.session.publishing import Answer
 from stoker.session.timing import COMPUTING, GATHERING, IDLE, INFERENCE_STATES, OFFLOADED
@@ -31,15 +24,13 @@ from stoker.telemetry import Buckets, StateClock
 from stoker.threads import DedicatedThread, on_asyncio
 from stoker.types import ActMode, ActorId
 
-__all__ = ["Inference", "LearnerProgress", "Pacing"]
-
-logger = logging.getLogger("stoker.session")
+__all__ = ["Inference"]
 
 SLOW_PASS_S = 2e-3
 SLOW_PASS_NS = int(SLOW_PASS_S * 1e9)
 """A forward pass that computes longer than this holds the event loop too long."""
 SHORT_PASS_NS = 100_000
-"""A switch to another task costs less than a fifth of a pass that is longer than this."""
+"""A turn of other tasks costs less than a fifth of a pass that is longer than this."""
 TURN_S = 1e-3
 """How long callers of passes over arrays may keep other tasks waiting before one of them suspends."""
 _LATENCIES, _SIZES = range(16, 33, 2), range(10)
@@ -48,143 +39,8 @@ SLOW_PASSES = 3
 """This many move inference to its thread; the first pass alone pays for lazy initialization."""
 
 
-class LearnerProgress(NamedTuple):
-    """The progress of a learner.
-
-    Attributes:
-        total_steps: transitions that it has consumed.
-        opt_steps: optimization steps that it has done.
-        policy_version: the version of the newest published policy.
-    """
-
-    total_steps: int
-    opt_steps: int
-    policy_version: int
-
-
-class Pacing:
-    """Which actors may begin an action now. Used on the event loop.
-
-    Args:
-        limit: the most optimization steps that a transition may lag; None: no limit, nothing is counted.
-        opt_interval: environment steps per optimization step, at least 1 with a limit.
-        progress: of the learner.
-        accepted: how many transitions were accepted, those in the queue included.
-        lost_after_s: an action without an outcome for this long no longer holds back others.
-        is_over: whether new actions will not be learned any more: then none waits.
-    """
-
-    def __init__(
-        self,
-        limit: int | None,
-        opt_interval: int,
-        progress: Callable[[], LearnerProgress],
-        accepted: Callable[[], int],
-        lost_after_s: float,
-        is_over: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.limit = limit
-        self._interval = opt_interval
-        self._progress = progress
-        self._accepted = accepted
-        self._lost_after_s = lost_after_s
-        self._is_over = is_over
-        self._in_flight: dict[ActorId, tuple[int, float]] = {}  # policy version, and when it began
-        self._changed = anyio.Event()
-        self._is_watched = False
-
-    def allows(self, version: int | None = None, n_actions: int = 1) -> bool:
-        """Whether actions may begin now.
-
-        Args:
-            version: the version of the policy that would choose them; None: of the newest published one.
-            n_actions: how many would begin together.
-        """
-        if self.limit is None:
-            return True
-        now, interval = self._progress(), self._interval
-        version = now.policy_version if version is None else version
-        oldest = min((begun[0] for begun in self._in_flight.values()), default=version)
-        # If all others come first, this many transitions are consumed before the last of these.
-        before_last = self._accepted() + len(self._in_flight) + n_actions - 1
-        expected = now.opt_steps + max(0, before_last // interval - now.total_steps // interval)
-        return expected - min(oldest, version) <= self.limit
-
-    async def begin(self, actor_id: ActorId, version: int | None = None) -> bool:
-        """Wait until an action may begin, and note that it has begun.
-
-        Args:
-            actor_id: who acts; an earlier action of this actor counts as abandoned.
-            version: as for ``allows``.
-
-        Returns:
-            False: nothing has begun, because that version is too old and the newest is not: act with that.
-        """
-        return await self.begin_many((actor_id,), version)
-
-    def check_together(self, n_actors: int, actors: str = "actors") -> None:
-        """Raise ``ConfigError`` if this many actors that act at once might wait forever for the limit."""
-        if self.limit is None:
-            return
-        lag = -(-(n_actors - 1) // self._interval)  # rounded up: an optimization step may come at any of them
-        if lag > self.limit:
-            raise ConfigError(
-                f"max_staleness={self.limit}: {n_actors} {actors} act at once, so the last of their "
-                f"transitions may lag by {lag} optimization steps; allow that many, or raise opt_interval"
-            )
-
-    async def begin_many(self, actor_ids: Collection[ActorId], version: int | None = None) -> bool:
-        """Begin one action of each actor, all at once, as ``begin`` does for one.
-
-        Raises:
-            ConfigError: This many actions at once may never be within the limit.
-        """
-        if self.limit is None:
-            return True
-        self.check_together(len(actor_ids))
-        for actor_id in actor_ids:
-            self.end(actor_id)
-        while not (self.allows(version, len(actor_ids)) or self._is_over()):
-            if version is not None and self.allows(None, len(actor_ids)):
-                return False
-            with anyio.move_on_after(self._lost_after_s / 4):
-                await self._changed.wait()
-            self._forget_lost()
-        version = self._progress().policy_version if version is None else version
-        self._in_flight.update(dict.fromkeys(actor_ids, (version, time.monotonic())))
-        return True
-
-    def end(self, actor_id: ActorId) -> None:
-        """Note that the outcome of the actor's action was accepted, or will not come."""
-        if self._in_flight.pop(actor_id, None) is not None:
-            self.moved()
-
-    def moved(self) -> None:
-        """Let waiting actors look again: the learner has progressed, has published, or has ended."""
-        if self.limit is not None or self._is_watched:
-            self._is_watched = False
-            self._changed.set()
-            self._changed = anyio.Event()
-
-    async def next_move(self) -> None:
-        """Wait until the learner has progressed, has published, or has ended."""
-        self._is_watched = True
-        await self._changed.wait()
-
-    def _forget_lost(self) -> None:
-        now = time.monotonic()
-        for actor_id, (_, begun_at) in list(self._in_flight.items()):
-            if now - begun_at >= self._lost_after_s:
-                del self._in_flight[actor_id]
-                logger.warning(
-                    "actor %r: the outcome of its action has not come for %.0f s; others do not wait for it",
-                    actor_id,
-                    now - begun_at,
-                )
-
-
 class _Batch:
-    """The callers of one forward pass; all of them wait for one event."""
+    """The callers of one forward pass; all of them wait for ``answered``, or for the next turn."""
 
     __slots__ = ("actor_ids", "answer", "answered", "error", "mode", "observations", "since")
 
@@ -196,6 +52,20 @@ class _Batch:
         self.answered = Latch()
         self.answer: Answer = ((), None, 0)
         self.error: Callable[[], Exception] | None = None
+
+    def add(self, observations: Sequence[Any], actor_ids: Sequence[ActorId]) -> slice:
+        """Join with these observations; return their rows."""
+        first = len(self.observations)
+        self.actor_ids[first:] = actor_ids  # an interrupted caller may have left some behind
+        self.observations.extend(observations)
+        return slice(first, first + len(observations))
+
+    def answer_to(self, rows: slice) -> Answer:
+        """The part of the answer that belongs to these rows."""
+        if self.error is not None:
+            raise self.error()
+        actions, extras, opt_steps = self.answer
+        return actions[rows], None if extras is None else extras[rows], opt_steps
 
 
 class Inference:
@@ -218,6 +88,7 @@ class Inference:
         self._thread = DedicatedThread("stoker-inference")
         self._forming: list[_Batch] = []  # at most one of each mode, for the next passes
         self._taken: list[_Batch] = []  # for the present pass, and those that follow it at once
+        self._soon: _Batch | None = None  # of callers that give other tasks a turn
         self._wake = anyio.Event()
         self._turned_at = -1.0  # when other tasks last had their turn
         self._holds_loop = True  # whether callers may have computed passes in their tasks since
@@ -285,13 +156,27 @@ class Inference:
     async def ask_soon(
         self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
     ) -> Answer:
-        """The same for any observations; while passes are short, theirs is computed here, too.
+        """The same for any observations; on the event loop, one of the callers computes the pass.
 
-        A short pass costs less than a switch to another task. Longer ones are shared with all callers that
-        are ready.
+        A short pass costs less than a turn of the other tasks, so the first caller of a turn computes its own
+        at once. Other callers of that turn share one, which the first of them computes in the next turn.
         """
-        ask = self._ask_now if self._took_ns < SHORT_PASS_NS else self._ask_together
-        return await ask(observations, mode, actor_ids)
+        if self._in_thread:
+            return await self._ask_together(observations, mode, actor_ids)
+        if self._took_ns < SHORT_PASS_NS and self._is_idle and not self._holds_loop:
+            return await self._ask_now(observations, mode, actor_ids)
+        batch = self._soon
+        if batch is None or batch.mode is not mode:
+            batch = self._soon = _Batch(mode, time.perf_counter_ns())
+        rows = batch.add(observations, actor_ids)
+        await (checkpoint() if self._call_soon is None else _turn())
+        if not batch.answered.is_set:
+            if self._soon is batch:
+                self._soon = None
+            self._note_turn()
+            if not (self._is_idle and self._answer_here(batch)):
+                return await self._ask_together(observations, mode, actor_ids)
+        return batch.answer_to(rows)
 
     async def _ask_now(
         self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
@@ -304,30 +189,45 @@ class Inference:
             if self._holds_loop and time.monotonic() - self._turned_at >= TURN_S:
                 await checkpoint()
                 self._note_turn()
-            if self._is_idle:  # still
-                if self._call_soon is not None and not self._holds_loop:
-                    self._call_soon(self._note_turn)
-                self._holds_loop = True
-                try:
-                    return self._pass(observations, mode, actor_ids)
-                except Exception as error:  # noqa: BLE001 - ``run`` raises it, and this caller waits for that
-                    self._failure = error
-                    self._wake.set()
+            if self._is_idle and (answer := self._pass_here(observations, mode, actor_ids)) is not None:
+                return answer
         return await self._ask_together(observations, mode, actor_ids)
+
+    def _answer_here(self, batch: _Batch) -> bool:
+        """Compute the pass of a batch in the task of one of its callers; return whether it succeeded."""
+        del batch.actor_ids[len(batch.observations) :]
+        answer = self._pass_here(batch.observations, batch.mode, batch.actor_ids, batch.since)
+        if answer is None:
+            return False
+        batch.answer = answer
+        batch.answered.set()
+        return True
+
+    def _pass_here(
+        self,
+        observations: Sequence[Any],
+        mode: ActMode,
+        actor_ids: Sequence[ActorId],
+        since: int | None = None,
+    ) -> Answer | None:
+        """Compute a pass in the caller's task. None: it failed; ``run`` raises that, so wait for it."""
+        if self._call_soon is not None and not self._holds_loop:
+            self._call_soon(self._note_turn)
+        self._holds_loop = True
+        try:
+            return self._pass(observations, mode, actor_ids, since)
+        except Exception as error:  # noqa: BLE001 - raised by ``run``
+            self._failure = error
+            self._wake.set()
+            return None
 
     async def _ask_together(
         self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
     ) -> Answer:
         batch = self._join(mode)
-        first = len(batch.observations)
-        batch.actor_ids[first:] = actor_ids
-        batch.observations.extend(observations)
-        end = first + len(observations)
+        rows = batch.add(observations, actor_ids)
         await batch.answered.wait()
-        if batch.error is not None:
-            raise batch.error()
-        actions, extras, opt_steps = batch.answer
-        return actions[first:end], None if extras is None else extras[first:end], opt_steps
+        return batch.answer_to(rows)
 
     def _note_turn(self) -> None:
         """Note that all tasks that were ready have had their turn."""
@@ -411,3 +311,9 @@ class Inference:
         self._latency_ns += latency_ns
         self._sizes[(n_actions - 1).bit_length()] += 1
         return answer
+
+
+@types.coroutine
+def _turn() -> Generator[None]:
+    """Give all tasks that are ready a turn, on asyncio; at a third of the cost of ``checkpoint``."""
+    yield

@@ -16,12 +16,12 @@ from stoker.errors import SessionClosed, SessionError, SessionFailed
 from stoker.queues import BatchQueue
 from stoker.recorders import Recording
 from stoker.runs.events import RunEvent
-from stoker.session.acting import Pacing
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.events import Event
 from stoker.session.learner import Learner
 from stoker.session.opening import Body, Host, ResumePoint
+from stoker.session.pacing import Pacing
 from stoker.session.parts import Parts
 from stoker.session.publishing import PolicyBuffer
 from stoker.session.readings import Core, Readings

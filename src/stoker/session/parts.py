@@ -19,11 +19,12 @@ from stoker.queues import BatchQueue
 from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.runs.events import BestChanged
-from stoker.session.acting import Inference, LearnerProgress, Pacing
+from stoker.session.acting import Inference
 from stoker.session.eventlog import EventLog
 from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind, n_events_of
 from stoker.session.intake import Intake
 from stoker.session.learner import Learner
+from stoker.session.pacing import LearnerProgress, Pacing
 from stoker.session.publishing import PolicySnapshot
 from stoker.session.workers import WorkerReports
 from stoker.stats import EpisodeRecord, EvalReport

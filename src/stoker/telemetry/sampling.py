@@ -65,6 +65,7 @@ class Sampler:
         self._other_cpu_s = 0.0
         self._sums = dict.fromkeys(gauges, 0.0)
         self._cpu_by_thread: dict[tuple[int, str], float] = {}
+        self._used: deque[tuple[float, str, float]] = deque()
         self._blocked: deque[tuple[float, str]] = deque()
         clocks.add("loop", self)
         clocks.count(
@@ -88,8 +89,10 @@ class Sampler:
 
     @property
     def busiest_thread(self) -> str:
-        """The foreign Python thread that has used most processor time; empty: there is none."""
-        found = {name: spent for (_, name), spent in list(self._cpu_by_thread.items())}
+        """The foreign Python thread that used most processor time in the last minute; empty: none did."""
+        found: dict[str, float] = {}
+        for _, name, used_s in list(self._used):
+            found[name] = found.get(name, 0.0) + used_s
         return max(found, key=found.__getitem__, default="")
 
     def start(self) -> None:
@@ -113,7 +116,7 @@ class Sampler:
         starved_before_s = mine.read()[1]
         looked_at, before = time.perf_counter(), self._times_of_loop()
         noted_at = threads_at = looked_at
-        self._read_threads(is_first=True)
+        self._read_threads(looked_at, is_first=True)
         while True:
             delay_s = _INTERVAL_S * jitter.uniform(0.5, 1.5)
             due_at = time.perf_counter() + delay_s
@@ -130,7 +133,7 @@ class Sampler:
             self._share_out(now, now - looked_at, loop_ran_s, loop_starved_s)
             looked_at, before = now, times
             if now - threads_at >= _THREADS_S:
-                self._read_threads()
+                self._read_threads(now)
                 threads_at = now
             if now - noted_at >= _NOTES_S:
                 self._clocks.note()
@@ -170,8 +173,9 @@ class Sampler:
         except OSError:  # the thread of the event loop has ended
             return 0.0, 0.0
 
-    def _read_threads(self, *, is_first: bool = False) -> None:
+    def _read_threads(self, now: float, *, is_first: bool = False) -> None:
         """Sum up what threads ran or were ready to run, without the event loop's and stoker's own."""
+        before, self._cpu_by_thread = self._cpu_by_thread, {}
         for thread in threading.enumerate():
             native = thread.native_id
             is_loop = thread.ident == self._loop_thread
@@ -181,10 +185,13 @@ class Sampler:
             with closing(_Scheduling(native)) as scheduling:
                 spent_s = sum(scheduling.read())
             key = (native, thread.name)
-            self._other_cpu_s += max(
-                0.0, spent_s - self._cpu_by_thread.get(key, spent_s if is_first else 0.0)
-            )
             self._cpu_by_thread[key] = spent_s
+            used_s = spent_s - before.get(key, spent_s if is_first else 0.0)
+            if used_s > 0.0:
+                self._other_cpu_s += used_s
+                self._used.append((now, thread.name, used_s))
+        while self._used and now - self._used[0][0] > HISTORY_S:
+            self._used.popleft()
 
 
 class _Scheduling:

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,53 @@ class Seeded(ChainEnv):
     def episode_extras(self) -> dict[str, float]:
         same = self.thread == threading.get_ident()
         return {"first": self.first, "pid": float(os.getpid()), "same_thread": float(same)}
+
+
+class Deadly(Seeded):
+    """Ends its process in the episode of this seed."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.fatal = seed
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if seed == self.fatal:
+            os._exit(1)
+        return super().reset(seed=seed, options=options)
+
+
+class Threaded(Seeded):
+    """Says how many threads torch uses."""
+
+    def episode_extras(self) -> dict[str, float]:
+        import torch
+
+        return {"n_threads": float(torch.get_num_threads())}
+
+
+class Unpickled:
+    """A factory that a process unpickles by calling a function."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.made_by = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.made_by
+
+
+def with_four_threads() -> type[Threaded]:
+    """A factory that lets torch use four threads."""
+    import torch
+
+    torch.set_num_threads(4)
+    return Threaded
+
+
+def never_there(name: str) -> type[Seeded]:
+    """A factory; in the process of this name it never comes."""
+    if multiprocessing.current_process().name == name:
+        time.sleep(3600)
+    return Seeded
 
 
 class Spoilt(Seeded):

@@ -230,6 +230,24 @@ async def test_an_agent_that_is_not_born_again_after_a_failure_has_no_episode() 
 
 
 @on_asyncio
+async def test_an_agent_that_is_born_again_after_failures_is_abandoned_once() -> None:
+    def fall_ill(env: Any, *_: Any) -> None:
+        raise RuntimeError("ill")
+
+    class Unborn(Pair):
+        def reset(self, seed: int | None = None, options: Any = None) -> Any:
+            raise RuntimeError("ill from the beginning")
+
+    worlds = [Pair(fall_ill), Unborn(), Pair(agents=("red",))]
+    agent = FakeAgent()
+    async with TrainingSession(agent, max_steps=4) as session:
+        reports = await run_joint_actors(session, lambda: worlds.pop(0), 1, limit=AT_ONCE)
+    assert [report.restarts for report in reports] == [2, 2]
+    assert [each.actor_id for each in agent.experiences[2:]] == ["0/red", "0/red"]
+    assert agent.started == ["0/red", "0/blue", "0/red", "0/blue"]
+
+
+@on_asyncio
 async def test_an_environment_that_fails_too_often_ends_the_group() -> None:
     async with TrainingSession(FakeAgent(), max_steps=90) as session:
         with pytest.raises(ActorFailed, match="actor 0: .* 3 times .* agent 'red' acted and is missing"):

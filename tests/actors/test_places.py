@@ -32,8 +32,8 @@ from stoker import (
     UnexpectedExit,
     run_actors,
 )
-from stoker.actors import Assignment, EnvFactory, Mailbox, OwnPolicy, WorkerCommand, WorkerEvent, WorkerExited
-from stoker.actors.messages import Credit, Ready, Stop
+from stoker.actors import Assignment, EnvFactory, OwnPolicy, WorkerCommand
+from stoker.actors.messages import Credit
 from stoker.actors.places import place_of
 from stoker.actors.streams import PolicyFeed
 from stoker.envs import episode_seed
@@ -207,6 +207,20 @@ async def test_a_copy_is_updated_when_it_is_behind_by_the_interval(settings: Any
         assert session.opt_steps == 60
         if settings["place"] == "tasks":  # which plays no further ahead than the queue is long
             assert versions[-1] >= 60 - 2 * 4 - interval
+
+
+@own_copies
+async def test_copies_keep_to_a_limit_that_is_below_their_interval(settings: Any) -> None:
+    agent, *_ = await play(
+        ChainEnv,
+        session_settings={"max_staleness": 2, "publish_interval": 1},
+        **{**settings, "sync_interval": 50},
+    )
+    assert len(agent.lags) == 60
+    assert max(agent.lags) <= 2
+    assert [e.policy_extras["opts"] for e in agent.experiences] == [
+        e.policy_version for e in agent.experiences
+    ]
 
 
 @on_asyncio
@@ -476,41 +490,6 @@ async def test_reports_say_where_the_time_went(settings: Any) -> None:
         assert report.steps_per_sec > 0
         assert report.env_s + report.act_s + report.wait_s <= report.ended_at - report.begun_at
         assert report.steps_per_sec == report.steps / (report.ended_at - report.begun_at)
-
-
-class ObedientPlace:
-    """A place with one worker, which the test plays: it ends when it gets ``Stop``."""
-
-    def __init__(self) -> None:
-        self.messages: Mailbox[WorkerEvent] = Mailbox()
-        self.is_killed = False
-
-    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
-        pass
-
-    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> ObedientPlace:
-        return self
-
-    def open(self) -> None:
-        pass
-
-    def send(self, command: WorkerCommand) -> None:
-        if isinstance(command, Stop):
-            self.messages.post(WorkerExited())
-
-    def kill(self) -> None:
-        self.is_killed = True
-
-
-async def test_a_worker_whose_readiness_is_still_unread_when_the_group_is_cancelled_is_not_killed() -> None:
-    place = ObedientPlace()
-    with anyio.fail_after(30):
-        async with TrainingSession(PortableAgent()) as session, anyio.create_task_group() as tasks:
-            tasks.start_soon(ActorGroup(session, Seeded, 1, place=place).run)
-            await anyio.wait_all_tasks_blocked()
-            place.messages.post(Ready())
-            tasks.cancel_scope.cancel()
-    assert not place.is_killed
 
 
 @own_copies

@@ -19,16 +19,21 @@ import anyio
 import psutil
 import pytest
 from portable_parts import (
+    Deadly,
     ListsAgent,
     Overwriting,
     PortableAgent,
+    Right,
     Seeded,
     SlowChain,
     Spoilt,
     StayingAgent,
+    Unpickled,
     always_crashing,
     by_actor,
+    never_there,
     spoilt_by_name,
+    with_four_threads,
 )
 
 import launching
@@ -43,6 +48,9 @@ from stoker import (
     TrainingSession,
     run_actors,
 )
+from stoker.actors import Assignment, OwnPolicy, WorkerExited
+from stoker.actors.places import place_of
+from stoker.envs import episode_seed
 
 pytestmark = pytest.mark.anyio
 PATIENT = FailureLimit(failures=1000, window_s=1000.0, first_delay_s=0.0)
@@ -222,6 +230,41 @@ async def test_a_limit_on_staleness_and_a_gate_are_kept_in_processes() -> None:
     assert len(agent.lags) == 120
 
 
+async def test_an_episode_that_ends_its_process_is_not_begun_again() -> None:
+    central, *_ = await play(Seeded, n=12, seed=7, place="tasks")
+    deadly, limit = partial(Deadly, episode_seed(7, 0, 0)), FailureLimit(failures=2, first_delay_s=0.0)
+    agent, _, (report,) = await play(deadly, n=9, seed=7, limit=limit)
+    assert (report.restarts, report.last_error) == (1, "WorkerLost: its process has ended (exit code 1)")
+    assert steps_of(agent, 0) == steps_of(central, 0)[3:], "from the second episode on"
+
+
+async def test_steps_name_the_weights_that_chose_them_also_in_a_process_that_replaces_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "spoiler").write_text("raise")
+
+    async def learn_it(metrics: Any) -> None:
+        await session.barrier()
+
+    agent = PortableAgent()
+    with anyio.fail_after(60):
+        async with TrainingSession(agent, max_steps=40, publish_interval=1) as session:
+            factory = partial(Spoilt, str(tmp_path / "spoiler"))
+            (report,) = await run_actors(
+                session, factory, 1, place="processes", limit=PATIENT, on_step=learn_it
+            )
+    versions = [e.policy_version for e in agent.experiences]
+    assert report.restarts == 1
+    assert versions[7] == 7, "the eighth step was the first one of the new process"
+    assert [e.policy_extras["opts"] for e in agent.experiences] == versions
+
+
+async def test_torch_has_one_thread_in_each_process() -> None:
+    stats = Extras()
+    await play(Unpickled(with_four_threads), n=6, session_settings={"stats": stats})
+    assert [extras["n_threads"] for extras in stats.extras] == [1.0, 1.0]
+
+
 async def test_experiences_do_not_change_when_the_environment_overwrites_its_arrays() -> None:
     agent, *_ = await play(Overwriting, agent=ListsAgent(), actors=1)
     assert len(agent.experiences) >= 60
@@ -383,6 +426,31 @@ async def test_a_process_that_dies_while_it_starts_blocks_no_other() -> None:
                 await group.run()
     assert agent.total_steps == 60
     assert group.restarts == len(killed) == 1
+
+
+async def test_a_process_that_never_starts_does_not_keep_a_finished_training_from_ending() -> None:
+    factory = Unpickled(never_there, "stoker-actor-1")
+    with anyio.fail_after(30):
+        async with TrainingSession(PortableAgent(), max_steps=60, actor_timeout_s=2.0) as session:
+            first, second = await run_actors(session, factory, 2, place="processes")
+    assert (first.restarts, second.restarts, second.steps) == (0, 0, 0)
+    assert workers() == []
+
+
+async def test_a_process_that_is_killed_before_it_has_started_ends() -> None:
+    processes: Any = place_of("processes")
+    link = processes.link(
+        Assignment(actor_id=0, seed=1, episode=0),
+        Unpickled(never_there, "stoker-actor-0"),
+        OwnPolicy(Right(), 0),
+    )
+    link.kill()
+    link.open()
+    try:
+        with anyio.fail_after(20):
+            assert await link.messages.take() == WorkerExited(-9)
+    finally:
+        link.kill()
 
 
 async def train_in_processes() -> None:

@@ -6,11 +6,13 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
+from gymnasium.vector import SyncVectorEnv
 from portable_parts import PortableAgent, Right
 
 from stoker import (
@@ -22,8 +24,9 @@ from stoker import (
     InvalidExperience,
     TrainingSession,
     run_actors,
+    run_vector_actors,
 )
-from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
+from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent
 from stoker.types import ActMode, ActorId
 
 pytestmark = pytest.mark.anyio
@@ -87,6 +90,38 @@ async def test_its_lost_action_holds_back_nobody(place: Any) -> None:
         await session.barrier()
         assert session.opt_steps == 5
         assert session.pacing.allows()
+
+
+@pytest.mark.parametrize("place", ["tasks", "threads"])
+async def test_the_lost_actions_of_a_vector_environment_hold_back_nobody(place: Any) -> None:
+    def make() -> SyncVectorEnv:
+        return SyncVectorEnv([lambda: CrashingEnv(ChainEnv(), {1})] * 3)
+
+    workers = {} if place == "tasks" else {"workers": 1}
+    async with TrainingSession(PortableAgent(), max_staleness=2) as session:
+        with pytest.raises(ActorFailed):
+            limit = FailureLimit(failures=1)
+            await run_vector_actors(session, make, [0, 1, 2], limit=limit, place=place, **workers)
+        await session.observe(Experience(np.zeros(1), 0, 0.0, np.zeros(1), EpisodeStatus.CONTINUING, "other"))
+        await session.barrier()
+        assert session.pacing.allows(n_actions=3)
+
+
+class Hanging(AsyncChainEnv):
+    async def step(self, action: Any) -> Any:
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("settings", [{}, {"sync_interval": 1}], ids=["central", "copies"])
+async def test_the_lost_action_of_a_cancelled_actor_holds_back_nobody(settings: dict[str, Any]) -> None:
+    with anyio.fail_after(30):
+        async with TrainingSession(PortableAgent(), max_staleness=0) as session:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(run_actors, session, Hanging, 1, **settings))
+                while session.pacing.allows():
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            assert session.pacing.allows()
 
 
 async def test_the_time_in_its_environments_adds_up() -> None:
@@ -181,6 +216,31 @@ class ForActors(Right):
 
     def end_episode(self, actor_id: ActorId) -> None:
         self.seen.append(f"{actor_id} ended")
+
+
+class Tired(ForActors):
+    """Fails at the end of an episode."""
+
+    def __init__(self, opts: int, seed: int | None = None) -> None:
+        super().__init__(opts, seed)
+        self.seen = []
+
+    def fork(self, seed: int) -> Tired:
+        return Tired(self.opts, seed)
+
+    def end_episode(self, actor_id: ActorId) -> None:
+        raise RuntimeError("no more episodes")
+
+
+async def test_an_error_that_ends_its_thread_is_its_failure() -> None:
+    class Agent(PortableAgent):
+        def policy(self) -> Any:
+            return Tired(self.opts)
+
+    said = r"its thread has ended \(RuntimeError: no more episodes\)"
+    with anyio.fail_after(10), pytest.raises(ActorFailed, match=said):
+        async with TrainingSession(Agent()) as session:
+            await run_actors(session, ChainEnv, 1, place="threads", limit=FailureLimit(failures=1))
 
 
 async def test_a_copy_is_told_the_ends_of_its_episodes() -> None:

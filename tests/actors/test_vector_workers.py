@@ -29,8 +29,9 @@ from stoker import (
     TrainingSession,
     run_vector_actors,
 )
-from stoker.actors import Assignment, Mailbox, OwnPolicy, Worker, decode_message, encode_message
+from stoker.actors import Assignment, EnvFactory, Mailbox, OwnPolicy, Worker, decode_message, encode_message
 from stoker.actors.messages import Credit, Failed, Played, Ready, Stop
+from stoker.actors.places import place_of
 from stoker.actors.vector import VectorActorGroup
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.testing import ChainEnv
@@ -185,9 +186,39 @@ async def test_ppo_learns_from_the_rounds_of_workers_as_columns() -> None:
     env = ChainEnv()
     config = PPOConfig(rollout_steps=64, batch_size=32, n_epochs=1, hidden_sizes=(8,))
     agent = ColumnsOnly(env.observation_space, env.action_space, config, seed=0)
-    _, session, _ = await play(partial(vector, ChainEnv), agent=agent, place="processes", n=256)
+    _, session, reports = await play(partial(vector, ChainEnv), agent=agent, place="processes", n=256)
     assert agent.total_steps == 256
     assert session.opt_steps > 0
+    assert sum(report.steps for report in reports) == 256 + session.refused_steps
+
+
+class Noting:
+    """Threads; keeps what their workers play."""
+
+    def __init__(self) -> None:
+        self.assignments: list[Assignment] = []
+
+    def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
+        pass
+
+    def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Any:
+        self.assignments.append(assignment)
+        threads: Any = place_of("threads")
+        return threads.link(assignment, factory, policy)
+
+
+@on_asyncio
+@pytest.mark.parametrize(("n", "workers"), [(6, 3), (6, 1), (6, None), (7, None), (8, None)])
+async def test_each_worker_has_an_equal_share_of_the_actors_in_order(n: int, workers: int | None) -> None:
+    place, ids = Noting(), [f"actor {k}" for k in range(n)]
+    most = workers or max(k for k in range(1, n + 1) if n % k == 0 and k <= (os.cpu_count() or 1))
+    make = partial(vector, ChainEnv, n // most)
+    await play(make, n=4 * n, actor_ids=ids, place=place, workers=workers)
+    shares = sorted(each.actor_ids for each in place.assignments)
+    assert len(shares) == most
+    assert {len(share) for share in shares} == {n // most}
+    assert [actor_id for share in shares for actor_id in share] == ids
+    assert all(each.actor_id == each.actor_ids[0] for each in place.assignments)
 
 
 # Faults ---------------------------------------------------------------------------------------------

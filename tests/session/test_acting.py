@@ -428,6 +428,7 @@ async def test_an_old_copy_is_refused_where_the_newest_policy_would_do() -> None
     learner.accepted = 50
     pace = learner.pace(2)
     assert not await pace.begin("a", 40)
+    assert pace.allows(), "it has begun with the newest"
     assert await pace.begin("a", 48)
     assert not pace.allows(), "if another transition comes first, that of version 48 lags by three"
 

@@ -174,7 +174,10 @@ class Player(abc.ABC):
                 cause: BaseException | None = None
                 try:
                     with anyio.CancelScope() as self._life:
-                        await self._play_env()
+                        try:
+                            await self._play_env()
+                        finally:
+                            self._lose_actions()
                     cause = self._stuck
                 except EnvironmentFailed as failure:
                     cause = failure.__cause__ or failure
@@ -258,10 +261,14 @@ class Player(abc.ABC):
         )
         await anyio.sleep(delay_s)
 
+    def _lose_actions(self) -> None:
+        """Hold back nobody with actions in flight: their outcomes will not come."""
+        for stream in self.streams:
+            self._session.pacing.end(stream.report.actor_id)
+
     def _note_failure(self, error: str) -> None:
         """Count a failure in the reports."""
         for stream in self.streams:
-            self._session.pacing.end(stream.report.actor_id)  # its action in flight is lost
             stream.report.restarts += 1
             stream.report.last_error = error
 
@@ -366,6 +373,6 @@ class Actor(Player):
         await checkpoint()  # the actors' steps mix, and none of them holds the event loop
         if feed.is_due(own.version):
             own.load(feed.newest())
-        while not await self._session.pacing.begin(self.actor_id, own.version):
+        if not await self._session.pacing.begin(self.actor_id, own.version):
             own.load(feed.newest())
         self._stream.report.syncs = own.syncs

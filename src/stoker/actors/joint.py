@@ -233,13 +233,15 @@ class _JointPlayer(Player):
         self._agents = env.agents
         return env
 
+    def _lose_actions(self) -> None:
+        for life in self._lives.values():
+            life.seat.lose_action(life.actor_id)
+
     def _note_failure(self, error: str) -> None:
         own = self._stream.report
         own.restarts += 1
         own.last_error = error
-        for life in self._lives.values():
-            life.seat.lose_action(life.actor_id)
-        self._lost = [*self._lives.values()]
+        self._lost += self._lives.values()
         self._lives = {}
 
     async def _play_env(self) -> None:

@@ -177,7 +177,8 @@ class _ThreadLink:
         except BaseException as error:
             why = f"its thread has ended ({type(error).__name__}: {error})"
             logger.exception("%s: %s", self._name, why)
-        self.messages.post(messages.WorkerExited(why=why))
+        finally:
+            self.messages.post(messages.WorkerExited(why=why))
 
 
 # Processes ------------------------------------------------------------------------------------------

@@ -93,8 +93,7 @@ class RemoteActor(Player):
             is_unmade = self.is_starting and not len(link.messages)
             is_lost = self._life.cancel_called or is_late or is_unmade
             self.calls.since = None
-            for stream in self.streams:
-                self._session.pacing.end(stream.report.actor_id)  # its action in flight is lost
+            self._lose_actions()  # now: the worker may take long to end
             await self._end_worker(link, at_once=is_lost)
 
     def _assignment(self) -> Assignment:
@@ -215,7 +214,7 @@ class RemoteActor(Player):
         await self._pass_gate()
         if self._is_over:
             return
-        while not await self._session.pacing.begin_many(self._acting_ids, self._sent):
+        if not await self._session.pacing.begin_many(self._acting_ids, self._sent):
             self._send_weights(link, now=True)
         if not self._is_over:
             link.send(messages.Credit(1))
@@ -278,9 +277,3 @@ class RemoteVectorActor(RemoteActor):
                     for actor_id in actor_ids:
                         self._stream_of[actor_id].report.steps += 1
         return n_steps
-
-    async def _permit(self, link: Link) -> None:
-        # As for all sub-environments at once, see ``VectorActorGroup``: either all may act, or none.
-        if not self._is_over:
-            await self._session.barrier()
-        await super()._permit(link)

@@ -58,10 +58,6 @@ class LearningSeat:
 
     async def act(self, observations: Sequence[Any], actor_ids: Sequence[ActorId]) -> Sequence[Any]:
         """See ``Seat``."""
-        if self.session.config.max_staleness is not None:
-            # While transitions of the last joint step are still to be learned, some would be allowed to act
-            # and others not, and then none could continue.
-            await self.session.barrier()
         return await self.session.act_many(observations, actor_ids)
 
     async def observe(self, experiences: Sequence[Experience]) -> None:

@@ -207,10 +207,6 @@ class _VectorPlayer(Player):
 
     async def _act(self, now: Round) -> Sequence[Any]:
         """An action for each sub-environment, those that need one from one forward pass; None for others."""
-        if self._session.config.max_staleness is not None:
-            # While transitions of the last round are still to be learned, some would be allowed to act and
-            # others not, and then none could continue.
-            await self._session.barrier()
         return now.spread(await self._session.act_many(now.shown.of(now.acting, now.where), now.actor_ids))
 
     async def _observe(self, now: Round, info: Mapping[str, Any]) -> None:

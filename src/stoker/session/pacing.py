@@ -94,7 +94,7 @@ class Pacing:
             version: as for ``allows``.
 
         Returns:
-            False: nothing has begun, because that version is too old and the newest is not: act with that.
+            False: that version is too old, and the action that has begun needs the newest one.
         """
         return await self.begin_many((actor_id,), version)
 
@@ -120,15 +120,17 @@ class Pacing:
         self.check_together(len(actor_ids))
         for actor_id in actor_ids:
             self.end(actor_id)
+        is_fresh = True
         while not (self.allows(version, len(actor_ids)) or self._is_over()):
             if version is not None and self.allows(None, len(actor_ids)):
-                return False
+                is_fresh, version = False, None
+                break
             with anyio.move_on_after(self._lost_after_s / 4):
                 await self._changed.wait()
             self._forget_lost()
         version = self._progress().policy_version if version is None else version
         self._in_flight.update(dict.fromkeys(actor_ids, (version, time.monotonic())))
-        return True
+        return is_fresh
 
     def end(self, actor_id: ActorId) -> None:
         """Note that the outcome of the actor's action was accepted, or will not come."""

@@ -44,7 +44,7 @@ N_VECTOR_STEPS = N_ENVS * (500 if QUICK else 2_000)
 REFERENCE: dict[str, Any] = {
     "learning_rate": 3e-4, "batch_size": 64, "learning_starts": WARMUP, "target_update_interval": 500,
     "hidden_sizes": (64, 64), "n_step": 1, "normalize_observations": False, "double": False, "tau": None,
-    "max_grad_norm": 10.0, "opt_interval": 1, "num_envs": 8, "queue_capacity": 16,
+    "max_grad_norm": 10.0, "opt_interval": 1, "num_envs": 8,
 }  # fmt: skip
 
 

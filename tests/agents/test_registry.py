@@ -464,7 +464,7 @@ def test_presets_have_the_settings_that_were_measured() -> None:
         settings = preset(agent, env)
         # What has come to the settings since stays as it was: off.
         assert msgspec.to_builtins(settings) == {**msgspec.to_builtins(type(settings)()), **measured}
-    assert training_preset("dqn", "CartPole-v1") == {"queue_capacity": 2}
+    assert training_preset("dqn", "CartPole-v1") == {}
 
 
 def test_an_environment_without_a_preset_gets_the_defaults() -> None:

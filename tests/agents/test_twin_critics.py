@@ -50,11 +50,11 @@ def test_steps_of_sac_equal_the_textbook(settings: dict[str, Any]) -> None:
     alpha_adam = Adam([log_alpha], RATE if fixed is None else 0.0)
     for _ in range(3):
         draw, alpha = Draw(agent), log_alpha.exp().item()
+        actions, log_probs = drawn(book.actor(draw.seen), book.draw(16))
         with torch.no_grad():
             next_actions, next_log_probs = drawn(book.actor(draw.following), book.draw(16))
             next_values = book.values(book.targets, draw.following, next_actions).amin(dim=1)
         critic_loss, errors = book.critic_loss(draw, next_values - alpha * next_log_probs)
-        actions, log_probs = drawn(book.actor(draw.seen), book.draw(16))
         least = book.values(book.critics, draw.seen, actions).amin(dim=1)
         actor_loss = (alpha * log_probs - least).mean()
         temperature_loss = -(log_alpha * (log_probs.detach() + settings.get("target_entropy", -2.0))).mean()
@@ -322,9 +322,9 @@ def test_encoders_get_autograds_gradients(kind: Any, config_type: Any, observed:
             weights = 16 * (values(critics, seen, own).amin(dim=1) - worth).softmax(0).detach()
         actor_loss = -(weights * policy.log_prob(own).sum(dim=1)).mean()
     elif kind is SAC:
+        actions, log_probs = drawn(actor(batch.observations), draw())
         next_actions, next_log_probs = drawn(actor(batch.next_observations), draw())
         next_values = values(target, following, next_actions).amin(dim=1) - next_log_probs
-        actions, log_probs = drawn(actor(batch.observations), draw())
         actor_loss = (log_probs - values(critics, seen, actions).amin(dim=1)).mean()
     else:
         limited = (0.2 * draw()).clamp(-0.5, 0.5)

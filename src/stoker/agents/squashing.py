@@ -141,6 +141,11 @@ class SquashedSample(NamedTuple):
     deviations: torch.Tensor
     is_free: torch.Tensor
 
+    def split(self, n_rows: int) -> tuple[SquashedSample, SquashedSample]:
+        """The first rows, and the others: views of the same memory."""
+        first, others = [part[:n_rows] for part in self], [part[n_rows:] for part in self]
+        return SquashedSample(*first), SquashedSample(*others)
+
     def gradient(self, by_actions: torch.Tensor, by_log_prob: float) -> torch.Tensor:
         """The gradient ``[B, 2 * size]`` of a loss by the actor's outputs, with the noise held.
 

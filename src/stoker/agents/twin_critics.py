@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import gymnasium
@@ -33,7 +33,7 @@ from stoker.replay import Batch
 from stoker.replay.layout import from_numpy
 from stoker.types import ActMode
 
-__all__ = ["SeenBatch", "TwinCriticAgent", "TwinCriticPolicy"]
+__all__ = ["Proposal", "SeenBatch", "TwinCriticAgent", "TwinCriticPolicy"]
 
 ConfigT = TypeVar("ConfigT", bound=TwinCriticConfig)
 PolicyT = TypeVar("PolicyT", bound="TwinCriticPolicy")
@@ -49,12 +49,29 @@ class SeenBatch(NamedTuple):
         features: what the critics' perceptrons take of them.
         actions: squashed, float32 ``[B, size]``.
         values: of these actions by both critics, ``[B, 2]``.
+        own_values: of the actor's own actions that it asked for, ``[n, 2]``.
     """
 
     inputs: torch.Tensor
     features: torch.Tensor
     actions: torch.Tensor
     values: torch.Tensor
+    own_values: torch.Tensor
+
+
+class Proposal(NamedTuple):
+    """What an agent makes of a batch before its critics value the actions in it.
+
+    Attributes:
+        next_values: what the next observations are worth, float32 ``[B]``.
+        own_actions: those that the critics are to value in the same pass, squashed, float32 ``[n, size]``;
+            ``n`` is a multiple of ``B``, and the observations repeat themselves; None: no others.
+        improve: writes the actor's gradient; metrics, of which ``actor_loss`` is one, or none.
+    """
+
+    next_values: torch.Tensor
+    own_actions: torch.Tensor | None
+    improve: Callable[[SeenBatch], dict[str, float]]
 
 
 class TwinCriticPolicy(NetworkPolicy[Actor]):
@@ -179,15 +196,11 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         return metrics
 
     @abstractmethod
-    def _next_values(self, following: torch.Tensor) -> torch.Tensor:
-        """What the next observations are worth, float32 ``[B]``; as ``Actor.inputs`` gives them."""
-
-    @abstractmethod
-    def _improve(self, seen: SeenBatch) -> dict[str, float]:
-        """Write the actor's gradient; metrics, of which ``actor_loss`` is one, or none."""
+    def _propose(self, seen: torch.Tensor, following: torch.Tensor) -> Proposal:
+        """What follows from observations and the next ones, as ``Actor.inputs`` gives them."""
 
     def _step_actor(self, learning_rate: float) -> None:
-        """Take the actor's step down the gradient that ``_improve`` wrote, and what goes with it."""
+        """Take the actor's step down the gradient that the proposal wrote, and what goes with it."""
         self._optimizer.step(learning_rate)
 
     def _update(self, batch: Batch, weights: torch.Tensor | None) -> Update:
@@ -195,18 +208,24 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         config, actor = self.config, self._network
         with torch.no_grad():
             seen, following = actor.inputs(batch.observations), actor.inputs(batch.next_observations)
+            proposal = self._propose(seen, following)
             targets = torch.addcmul(
-                batch.rewards, batch.bootstrap_masks, self._next_values(following), value=config.gamma
+                batch.rewards, batch.bootstrap_masks, proposal.next_values, value=config.gamma
             )
             features, actions = self._critic_features.tracked(seen), self._scale.from_env(batch.actions)
-            values = torch.cat(self._critic_passes.forward(torch.cat([features, actions], dim=1)), dim=1)
+            n_rows, valued, judged = len(actions), features, actions
+            if (own := proposal.own_actions) is not None:
+                judged = torch.cat([actions, own])
+                valued = features.repeat(len(judged) // n_rows, 1)
+            all_values = torch.cat(self._critic_passes.forward(torch.cat([valued, judged], dim=1)), dim=1)
+            values = all_values[:n_rows]
             errors = values - targets.unsqueeze(1)
             # The sum over the critics of half the mean square (Haarnoja et al. 2018b, eq. 5).
             slopes = errors / len(errors) if weights is None else errors * (weights / len(errors))[:, None]
             loss = 0.5 * float(torch.vdot(slopes.view(-1), errors.view(-1)))
             self._critic_passes.backward([slopes[:, :1], slopes[:, 1:]])
             self._critic_features.backward(self._critic_passes)
-            improved = self._improve(SeenBatch(seen, features, actions, values))
+            improved = proposal.improve(SeenBatch(seen, features, actions, values, all_values[n_rows:]))
             metrics = {"loss": loss, "q_mean": float(values.mean()), **improved}
             self._check_finite(metrics)
             rate = config.learning_rate_at(self._scheduled_steps)
@@ -222,8 +241,13 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         first, second = self._target_passes.forward(torch.cat([features, actions], dim=1))
         return torch.minimum(first, second).squeeze(1)
 
+    def _actor_outputs(self, seen: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
+        """The actor's outputs ``[2 * B, n]``, of which the first half is tracked."""
+        features = self._actor_features
+        return self._actor_passes.forward(torch.cat([features.tracked(seen), features.of(following)]))[0]
+
     def _actor_backward(self, by_outputs: torch.Tensor) -> None:
-        """Write the actor's gradient, given that by its outputs."""
+        """Write the actor's gradient, given that by its first outputs."""
         self._actor_passes.backward([by_outputs])
         self._actor_features.backward(self._actor_passes)
 

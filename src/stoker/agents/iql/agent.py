@@ -17,7 +17,7 @@ from stoker.agents.encoded import Features
 from stoker.agents.iql.config import IQLConfig
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.passes import StackedPasses
-from stoker.agents.twin_critics import SeenBatch
+from stoker.agents.twin_critics import Proposal, SeenBatch
 from stoker.agents.twin_networks import StateValue
 
 __all__ = ["IQL"]
@@ -50,9 +50,10 @@ class IQL(AdvantageWeightedAgent[IQLConfig]):
         self._optimizers["value_loss"] = self._value_optimizer
         self._parts |= {"value": self._value, "value_optimizer": self._value_optimizer}
 
-    def _next_values(self, following: torch.Tensor) -> torch.Tensor:
+    def _propose(self, seen: torch.Tensor, following: torch.Tensor) -> Proposal:
         """``V(s')`` (eq. 6)."""
-        return self._value_passes.forward(self._value_features.of(following))[0].squeeze(1)
+        values = self._value_passes.forward(self._value_features.of(following))[0].squeeze(1)
+        return Proposal(values, None, self._improve)
 
     def _improve(self, seen: SeenBatch) -> dict[str, float]:
         """Half the expectile loss of ``V`` (eq. 5), and the actor's loss (eq. 7), of the same advantages."""

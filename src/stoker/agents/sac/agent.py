@@ -7,6 +7,7 @@ fixed or learned.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -16,8 +17,8 @@ from torch import nn
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.sac.config import SACConfig
 from stoker.agents.sac.policy import SACPolicy
-from stoker.agents.squashing import squashed_sample
-from stoker.agents.twin_critics import SeenBatch, TwinCriticAgent
+from stoker.agents.squashing import SquashedSample, squashed_sample
+from stoker.agents.twin_critics import Proposal, SeenBatch, TwinCriticAgent
 from stoker.types import ActorId
 
 __all__ = ["SAC"]
@@ -69,30 +70,30 @@ class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
         fixed = self.config.temperature
         return math.exp(self._temperature_weights.values.item()) if fixed is None else fixed
 
-    def _next_values(self, following: torch.Tensor) -> torch.Tensor:
-        """``min_k Q_k(s', a') - alpha log pi(a'|s')`` with a drawn ``a'`` (eq. 3)."""
-        outputs = self._actor_passes.forward(self._actor_features.of(following))[0]
-        drawn = squashed_sample(outputs, self._standard_normal(len(following)))
-        return self._least_target(following, drawn.actions).sub_(drawn.log_probs, alpha=self.exploration_rate)
+    def _propose(self, seen: torch.Tensor, following: torch.Tensor) -> Proposal:
+        """``min_k Q_k(s', a') - alpha log pi(a'|s')`` with a drawn ``a'`` (eq. 3), and a drawn action."""
+        outputs, n_rows = self._actor_outputs(seen, following), len(seen)
+        own, next_ones = squashed_sample(outputs, self._standard_normal(len(outputs))).split(n_rows)
+        values = self._least_target(following, next_ones.actions)
+        values.sub_(next_ones.log_probs, alpha=self.exploration_rate)
+        return Proposal(values, own.actions, partial(self._improve, own))
 
-    def _improve(self, seen: SeenBatch) -> dict[str, float]:
+    def _improve(self, drawn: SquashedSample, seen: SeenBatch) -> dict[str, float]:
         """The gradient of ``alpha log pi(a|s) - min_k Q_k(s, a)`` (eq. 7), and the temperature's (eq. 18).
 
         The temperature's loss has its logarithm where the equation has the temperature, as the authors'
         implementation does.
         """
-        features, n_rows, alpha = seen.features, len(seen.actions), self.exploration_rate
-        outputs = self._actor_passes.forward(self._actor_features.tracked(seen.inputs))[0]
-        drawn = squashed_sample(outputs, self._standard_normal(n_rows))
-        first, second = self._critic_passes.forward(torch.cat([features, drawn.actions], dim=1))
+        n_rows, alpha = len(seen.actions), self.exploration_rate
+        least, chosen = seen.own_values.min(dim=1)
         by_actions = self._critic_passes.chosen_input_gradient(
-            (second < first).squeeze(1), -1 / n_rows, slice(features.shape[1], None)
+            chosen, -1 / n_rows, slice(seen.features.shape[1], None)
         )
         self._actor_backward(drawn.gradient(by_actions, alpha / n_rows))
         entropy = -float(drawn.log_probs.mean())
         self._temperature_weights.gradients.fill_(entropy - self._target_entropy)
         return {
-            "actor_loss": -alpha * entropy - float(torch.minimum(first, second).mean()),
+            "actor_loss": -alpha * entropy - float(least.mean()),
             "entropy": entropy,
             "temperature": alpha,
         }

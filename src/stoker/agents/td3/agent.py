@@ -15,7 +15,7 @@ from stoker.agents.off_policy import TargetNetwork
 from stoker.agents.passes import StackedPasses
 from stoker.agents.td3.config import TD3Config
 from stoker.agents.td3.policy import TD3Policy
-from stoker.agents.twin_critics import SeenBatch, TwinCriticAgent
+from stoker.agents.twin_critics import Proposal, SeenBatch, TwinCriticAgent
 
 __all__ = ["TD3"]
 
@@ -56,13 +56,14 @@ class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
     def _is_actor_due(self) -> bool:
         return self._gradient_steps % self.config.policy_delay == 0
 
-    def _next_values(self, following: torch.Tensor) -> torch.Tensor:
+    def _propose(self, seen: torch.Tensor, following: torch.Tensor) -> Proposal:
         """``min_k Q_k(s', pi'(s') + noise)``, the noise limited (Algorithm 1, and eq. 14)."""
         config = self.config
         noise = self._standard_normal(len(following)).mul_(config.target_noise)
         noise.clamp_(-config.target_noise_limit, config.target_noise_limit)
         outputs = self._target_actor_passes.forward(self._target_actor_features.of(following))[0]
-        return self._least_target(following, outputs.tanh().add_(noise).clamp_(-1.0, 1.0))
+        values = self._least_target(following, outputs.tanh().add_(noise).clamp_(-1.0, 1.0))
+        return Proposal(values, None, self._improve)
 
     def _improve(self, seen: SeenBatch) -> dict[str, float]:
         """Of ``-Q_1(s, pi(s))``, at every ``policy_delay``-th gradient step (Algorithm 1)."""

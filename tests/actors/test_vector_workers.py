@@ -404,6 +404,23 @@ async def test_a_round_is_one_batch_in_one_message_which_survives_the_way_throug
     assert len(data) < sum(len(encode_message(each)) for each in rounds[:2]), "nor is it sent twice"
 
 
+async def test_rounds_are_sent_together_as_far_as_a_message_goes() -> None:
+    inbox: Mailbox[Any] = Mailbox()
+    commands: Mailbox[Any] = Mailbox()
+    assignment = Assignment(
+        actor_id="a", seed=3, episode=0, actor_ids=("a", 7), episodes=(0, 0), window_steps=12, batch_steps=4,
+        max_delay_s=3600.0,
+    )  # fmt: skip
+    make = partial(vector, partial(ChainEnv, 1000))
+    worker = Worker(assignment, make, OwnPolicy(Right(), 0), commands, inbox.post)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        await anyio.wait_all_tasks_blocked()  # its credit is spent
+        commands.post(Stop())
+    sent = [inbox.take_now() for _ in range(len(inbox))]
+    assert [len(message.events) for message in sent if isinstance(message, Played)] == [2, 4, 4, 4]
+
+
 class ForActors(Right):
     """Notes for whom it acts, and whose episodes have ended."""
 

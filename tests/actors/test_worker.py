@@ -145,7 +145,7 @@ async def test_where_it_asks_it_does_one_step_for_each_permission_with_the_newes
         last, ended = asking.events[-1], asking.events
         assert [step.policy_version for step in steps(asking)] == [6] or isinstance(last, EpisodeEnded)
         assert ended
-        assert desk.policy.version == 6
+        assert desk.policy.version == asking.version == 6
 
 
 async def test_stopped_while_it_waits_for_permission_it_does_no_step() -> None:

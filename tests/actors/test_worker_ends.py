@@ -1,4 +1,4 @@
-"""How workers end, on a place that the test plays: what is still accepted, awaited and killed."""
+"""How workers start and end, on a place that the test plays: what is sent, accepted, awaited and killed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 from portable_parts import PortableAgent, Seeded
 
-from stoker import ActorGroup, EpisodeRecord, EpisodeStatus, Experience, Stalled, TrainingSession
+from stoker import (
+    ActorGroup,
+    EpisodeRecord,
+    EpisodeStatus,
+    Experience,
+    FailureLimit,
+    Stalled,
+    TrainingSession,
+)
 from stoker.actors import Assignment, EnvFactory, Mailbox, OwnPolicy, WorkerCommand, WorkerEvent, WorkerExited
-from stoker.actors.messages import Credit, Played, PlayedEvent, Ready, Stop, Weights
+from stoker.actors.group import start_limiter
+from stoker.actors.messages import Credit, Failed, Played, PlayedEvent, Ready, Stop, Weights
+from stoker.actors.vector import VectorActorGroup
 from stoker.journal import EpisodeEnded, EpisodeStarted
 
 pytestmark = pytest.mark.anyio
@@ -25,17 +35,19 @@ class PlayedPlace:
     def __init__(self, *at_stop: WorkerEvent) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()
         self.sent: list[WorkerCommand] = []
-        self.is_killed = False
+        self.assignments: list[Assignment] = []
+        self.is_open = self.is_killed = False
         self._at_stop = at_stop
 
     def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
         pass
 
     def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> PlayedPlace:
+        self.assignments.append(assignment)
         return self
 
     def open(self) -> None:
-        pass
+        self.is_open = True
 
     def send(self, command: WorkerCommand) -> None:
         self.sent.append(command)
@@ -54,6 +66,82 @@ def played(*events: PlayedEvent, version: int = 0, asks: bool = False) -> Played
 def step(version: int = 0) -> Experience:
     seen = np.zeros(1, np.float32)
     return Experience(seen, 1, 0.0, seen, EpisodeStatus.CONTINUING, 0, None, version)
+
+
+async def test_a_worker_whose_start_took_a_while_gets_the_newest_weights() -> None:
+    place = PlayedPlace(WorkerExited())
+    with anyio.fail_after(30):
+        async with (
+            TrainingSession(PortableAgent(), publish_interval=1) as session,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(ActorGroup(session, Seeded, 1, place=place).run)
+            await anyio.wait_all_tasks_blocked()
+            await session.observe(step())
+            await session.barrier()
+            place.messages.post(Ready())
+            await anyio.wait_all_tasks_blocked()
+            sent = [*place.sent]
+            tasks.cancel_scope.cancel()
+    assert [type(command) for command in sent] == [Weights]
+
+
+async def test_a_worker_that_waits_for_its_start_when_the_session_ends_is_not_started() -> None:
+    workers: list[PlayedPlace] = []
+
+    class Several(PlayedPlace):
+        def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> PlayedPlace:
+            workers.append(PlayedPlace())
+            return workers[-1]
+
+    n_at_once = int(start_limiter().total_tokens)
+    with anyio.fail_after(30):
+        async with (
+            TrainingSession(PortableAgent(), actor_timeout_s=0.1) as session,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(ActorGroup(session, Seeded, n_at_once + 1, place=Several()).run)
+            await anyio.wait_all_tasks_blocked()
+            session.stop()
+    assert [worker.is_open for worker in workers] == [True] * n_at_once + [False]
+
+
+async def test_the_next_worker_of_a_vector_environment_begins_the_next_episode_of_each_actor() -> None:
+    place = PlayedPlace(WorkerExited())
+    begun = [EpisodeStarted(actor_id, None) for actor_id in ("a", "b", "b", "b")]
+    for message in (Ready(), played(*begun), Failed(RuntimeError("simulator crashed")), Ready()):
+        place.messages.post(message)
+    limit = FailureLimit(first_delay_s=0.0)
+    with anyio.fail_after(30):
+        async with TrainingSession(PortableAgent()) as session, anyio.create_task_group() as tasks:
+            group = VectorActorGroup(session, Seeded, ["a", "b"], place=place, workers=1, limit=limit)
+            tasks.start_soon(group.run)
+            while len(place.assignments) < 2:
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+    assert [assignment.episodes for assignment in place.assignments] == [(0, 0), (1, 3)]
+
+
+async def test_the_times_of_workers_add_up() -> None:
+    def at(times: int) -> Played:
+        return Played((), (0.0, 1.0 * times, 2.0 * times, 4.0 * times, 8.0 * times), 0, 0, asks=False)
+
+    place = PlayedPlace(at(times=10), WorkerExited())
+    for message in (Ready(), at(times=1), Failed(RuntimeError("simulator crashed"))):
+        place.messages.post(message)
+    with anyio.fail_after(30):
+        async with TrainingSession(PortableAgent()) as session, anyio.create_task_group() as tasks:
+            group = ActorGroup(session, Seeded, 1, place=place, limit=FailureLimit(first_delay_s=0.0))
+            tasks.start_soon(group.run)
+            while len(place.assignments) < 2:
+                await anyio.lowlevel.checkpoint()
+            place.messages.post(Ready())
+            place.messages.post(at(times=1))
+            await anyio.wait_all_tasks_blocked()
+            (report,) = group.reports
+            found = report.env_s, report.act_s, report.wait_s
+            tasks.cancel_scope.cancel()
+    assert found == (33.0, 44.0, 88.0)
 
 
 async def test_the_end_of_an_episode_that_is_in_flight_when_the_session_is_done_is_accepted() -> None:

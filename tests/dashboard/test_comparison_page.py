@@ -194,6 +194,7 @@ def test_a_comparison_fits_a_telephone_and_needs_no_mouse(browser: Any, served: 
     assert page.evaluate("document.activeElement.dataset.key") == state_of(page)["hide"]
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
+    page.locator(".legend-run").nth(2).wait_for()
     assert page.locator(".legend-run").count() == 3
     window.check()
     window.close()

@@ -17,7 +17,7 @@ import ray
 from ray_parts import started_cluster
 
 import launching
-from stoker.distributed.cluster import Cluster, Node, shortage_of
+from stoker.distributed.cluster import Cluster, Node, _refusing, shortage_of
 from stoker.distributed.head import head_answers
 from stoker.distributed.reaching import accepts
 from stoker.distributed.versions import Versions, difference
@@ -62,6 +62,12 @@ def test_what_cannot_be_reached_is_one_line_with_the_reason_and_the_way_out() ->
         threading.Thread(target=web.serve_forever, daemon=True).start()
         assert "not the head of a Ray cluster" in refusal(f"127.0.0.1:{web.server_address[1]}")
         web.shutdown()
+
+
+def test_a_plain_exception_of_ray_is_one_line_too() -> None:
+    line = "^no cluster: The current node timed out. More. Wait$"
+    with pytest.raises(ConfigError, match=line), _refusing("no cluster", "Wait"):
+        raise Exception("The current node timed out.\nMore.")  # noqa: TRY002 - as ray._private.node does
 
 
 def test_auto_is_the_cluster_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

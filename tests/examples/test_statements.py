@@ -63,7 +63,6 @@ NO_MODULES = FROM_MLFLOW | {
     "stoker.commit",
     "stoker.v1",
 }  # of spans; a protocol
-per_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def prose(page: Path) -> str:
@@ -75,6 +74,9 @@ def spans(page: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose(page))
 
 
+SPANS = [(page, span) for page in PAGES for span in spans(page)]
+
+
 def commands(page: Path) -> list[list[str]]:
     """Every command line of ``stoker`` on a page, as words."""
     lines = [
@@ -84,15 +86,17 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in found if re.match(r"stoker [a-z]", line)]
 
 
-@per_page
-def test_its_command_lines_have_commands_and_flags_that_exist(
-    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+COMMAND_LINES = [(page, words) for page in PAGES for words in commands(page)]
+
+
+def test_command_lines_have_commands_and_flags_that_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "tables.py").write_text("class QTable:\n    ...\n")  # docs/start/agent.md has it
     helps: dict[tuple[str, ...], str] = {}
-    for words in commands(page):
+    for page, words in COMMAND_LINES:
         if words == ["sha256"]:  # not a command: what checkpoints begin their comment with
             continue
         own = [word for word in words if word.startswith("tables:")]  # its flags are not those of DQN
@@ -101,10 +105,10 @@ def test_its_command_lines_have_commands_and_flags_that_exist(
         if asked not in helps:
             with pytest.raises(SystemExit) as left:
                 command_line.main(asked)
-            assert left.value.code == 0, words
+            assert left.value.code == 0, (page, words)
             helps[asked] = capsys.readouterr().out
         known = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", helps[asked]))
-        assert {word for word in words if word.startswith("-")} <= known, words
+        assert {word for word in words if word.startswith("-")} <= known, (page, words)
 
 
 def test_every_command_of_the_command_lines_page_runs_on_a_run(
@@ -129,16 +133,17 @@ def test_every_command_of_the_command_lines_page_runs_on_a_run(
     assert (tmp_path / "curve.png").stat().st_size > 1_000
 
 
-@per_page
-def test_its_make_targets_exist(page: Path) -> None:
+def test_the_make_targets_that_they_name_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets
+    for page in PAGES:
+        assert set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets, page
 
 
-@per_page
-def test_the_files_that_it_names_exist(page: Path) -> None:
-    for name in [span for span in spans(page) if re.fullmatch(r"[\w/]+/\w+\.(py|md|toml|ipynb)", span)]:
-        assert any((base / name).exists() for base in (ROOT, ROOT / "src/stoker", page.parent)), name
+def test_the_files_that_they_name_exist() -> None:
+    for page, span in SPANS:
+        if re.fullmatch(r"[\w/]+/\w+\.(py|md|toml|ipynb)", span):
+            bases = (ROOT, ROOT / "src/stoker", page.parent)
+            assert any((base / span).exists() for base in bases), (page, span)
 
 
 def anchors(page: Path) -> set[str]:
@@ -147,11 +152,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@per_page
-def test_the_anchors_that_it_links_to_exist(page: Path) -> None:
-    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
-        if not target.startswith("https://"):
-            assert anchor in anchors((page.parent / target).resolve() if target else page), (target, anchor)
+def test_the_anchors_that_they_link_to_exist() -> None:
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+            if not target.startswith("https://"):
+                known = anchors((page.parent / target).resolve() if target else page)
+                assert anchor in known, (page, target, anchor)
 
 
 @pytest.fixture(scope="module")
@@ -164,11 +170,10 @@ def public_names() -> set[str]:
     return found
 
 
-@per_page
-def test_the_classes_that_it_names_exist(page: Path, public_names: set[str]) -> None:
-    for span in spans(page):
+def test_the_classes_that_they_name_exist(public_names: set[str]) -> None:
+    for page, span in SPANS:
         for name in re.findall(r"(?<![\w./\"'<-])([A-Z][a-z]+[A-Z]\w*|[A-Z]{2,}\w*[a-z]\w*)\b(?![/-])", span):
-            assert name in public_names, span
+            assert name in public_names, (page, span)
 
 
 @pytest.fixture(scope="module")
@@ -184,20 +189,20 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     }
 
 
-@per_page
-def test_the_attributes_that_it_names_exist(page: Path, objects: dict[str, object]) -> None:
-    for span in spans(page):
+def test_the_attributes_that_they_name_exist(objects: dict[str, object]) -> None:
+    for page, span in SPANS:
         for owner, name in re.findall(r"(?<![\w.])(session|run|trainer|evaluator)\.(\w+)(?!\w*\.py)", span):
-            assert name in dir(objects[owner]), span  # hasattr would read a property
+            assert name in dir(objects[owner]), (page, span)  # hasattr would read a property
         for path in re.findall(r"(?<![\w./])stoker\.[\w.]*\w", span):
             if path not in NO_MODULES:
                 parent, _, name = path.rpartition(".")
-                assert hasattr(importlib.import_module(parent), name) or importlib.util.find_spec(path), span
+                found = hasattr(importlib.import_module(parent), name) or importlib.util.find_spec(path)
+                assert found, (page, span)
 
 
-@pytest.mark.parametrize("name", sorted(OF_GYMNASIUM))
-def test_names_of_gymnasium_are_gymnasiums(name: str) -> None:
-    assert hasattr(gymnasium.vector, name) or hasattr(gymnasium.wrappers, name)
+def test_names_of_gymnasium_are_gymnasiums() -> None:
+    for name in OF_GYMNASIUM:
+        assert hasattr(gymnasium.vector, name) or hasattr(gymnasium.wrappers, name), name
 
 
 def blocks(page: str, language: str) -> list[str]:

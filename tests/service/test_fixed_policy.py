@@ -102,7 +102,8 @@ async def test_the_watch_finds_a_new_policy_by_itself(tmp_path: Path) -> None:
 async def test_a_file_that_is_torn_missing_or_of_another_run_changes_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with training(tmp_path) as session, FixedPolicy(tmp_path / "live") as policy:
+    rarely = 600.0  # so that it looks when it is told to
+    async with training(tmp_path) as session, FixedPolicy(tmp_path / "live", look_every_s=rarely) as policy:
         assert session.run is not None
         before, version = await actions_of(policy), policy.policy_version
         best = session.run.best_checkpoint_path

@@ -240,7 +240,7 @@ def _refusing(what: str, way_out: str) -> Generator[None]:
         yield
     except ConfigError:
         raise
-    except (OSError, RuntimeError, ValueError, _ray.exceptions.RayError) as error:
+    except Exception as error:  # noqa: BLE001 - Ray raises plain ones, too, such as for a node that is late
         first: BaseException = error
         while isinstance(first.__cause__, Exception):  # which has Ray's own words
             first = first.__cause__

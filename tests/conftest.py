@@ -10,7 +10,6 @@ from multiprocessing import popen_spawn_posix
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -20,7 +19,6 @@ settings.register_profile("stoker", deadline=None, max_examples=50)  # no test m
 settings.load_profile("stoker")
 popen_spawn_posix.Popen = launching.Spawned
 multiprocessing.util.spawnv_passfds = launching.Spawned.spawnv_passfds
-torch.set_num_threads(1)  # tiny networks: threads only get into each other's way
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a script's background job: children inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -95,6 +93,9 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     By default it raises an error in a signal handler. That fails a test on asyncio, but on trio it ends the
     loop, and pytest waits for the test forever.
     """
+    import torch  # the process that only hands tests out to others goes without it
+
+    torch.set_num_threads(1)  # tiny networks: threads only get into each other's way
     for item in items:
         if " at 0x" in item.nodeid:
             raise pytest.UsageError(f"{item.nodeid}: the id holds an address, which differs between workers")

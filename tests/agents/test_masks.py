@@ -104,7 +104,7 @@ def bc(space: Any = ONE) -> BC:
 
 
 def ppo(space: Any = ONE, **settings: Any) -> PPO:
-    small = {"rollout_steps": 128, "n_epochs": 3, "hidden_sizes": (32,)}
+    small = {"rollout_steps": 64, "n_epochs": 3, "hidden_sizes": (32,)}
     return PPO(masked(space), space, PPOConfig(**{**small, **settings}))
 
 
@@ -132,7 +132,7 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", [ASYNCIO], ids=["asyncio"]
 async def test_no_forbidden_action_is_taken(name: str, way: str) -> None:
     make, space = AGENTS[name]
     agent, once = make(), FailureLimit(failures=1)
-    async with TrainingSession(agent, max_steps=600, opt_interval=4) as session:
+    async with TrainingSession(agent, max_steps=300, opt_interval=4) as session:
         if way == "alone":
             await run_actors(session, lambda: Strict(space), 4, seed=0, limit=once)
         else:
@@ -140,12 +140,12 @@ async def test_no_forbidden_action_is_taken(name: str, way: str) -> None:
             envs = [lambda: Strict(space)] * 4
             vector = lambda: gymnasium.vector.SyncVectorEnv(envs, autoreset_mode=mode)  # noqa: E731
             await run_vector_actors(session, vector, seed=0, limit=once)
-    assert agent.total_steps == 600
+    assert agent.total_steps == 300
     assert agent.opt_steps > 3
     policy, env = agent.policy(), Strict(space)
     observation, _ = env.reset(seed=3)
     module, acted = agent.policy_module(), []
-    for _ in range(300):
+    for _ in range(100):
         [action], _ = policy.act([observation], ActMode.EXPLOIT)
         parts = [torch.as_tensor(observation[key])[None] for key in env.observation_space]
         assert np.array_equal(module(*parts)[0].numpy(), action)

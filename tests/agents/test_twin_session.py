@@ -73,7 +73,7 @@ def warm_sac(seed: int = 5) -> SAC:
 
 async def trained(run: TrainingRun, agent: Any, max_steps: int) -> Any:
     session = TrainingSession(
-        agent, run, max_steps=max_steps, lockstep=True, checkpoint_freq=50, keep_checkpoints=None,
+        agent, run, max_steps=max_steps, lockstep=True, checkpoint_freq=30, keep_checkpoints=None,
         keep_journal="all",
     )  # fmt: skip
     async with session:
@@ -85,12 +85,12 @@ async def trained(run: TrainingRun, agent: Any, max_steps: int) -> Any:
 async def test_a_lockstep_training_in_pieces_equals_one_in_one_go_and_its_replay(
     tmp_path: Path, make: Any
 ) -> None:
-    whole = await trained(await TrainingRun.create("whole", root=tmp_path), make(), 150)
+    whole = await trained(await TrainingRun.create("whole", root=tmp_path), make(), 90)
     run = await TrainingRun.create("pieces", root=tmp_path)
-    await trained(run, make(), 67)
-    resumed = await trained(await TrainingRun.resume(run.directory), make(seed=99), 150)
-    assert whole.opt_steps > 100
+    await trained(run, make(), 47)
+    resumed = await trained(await TrainingRun.resume(run.directory), make(seed=99), 90)
+    assert whole.opt_steps > 50
     assert difference(state_of(whole), state_of(resumed)) is None
     replayed = replay_run(await TrainingRun.open(run.directory), make())
-    assert [comparison.step for comparison in replayed.comparisons] == [50, 67, 100, 150]
+    assert [comparison.step for comparison in replayed.comparisons] == [30, 47, 60, 90]
     assert [comparison.differences for comparison in replayed.comparisons if comparison.differences] == []

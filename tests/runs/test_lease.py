@@ -229,6 +229,17 @@ def test_where_there_are_no_locks_a_holder_on_the_same_machine_is_watched(tmp_pa
         living.join()
 
 
+def test_a_process_that_was_killed_before_it_wrote_its_lease_does_not_lock_the_run_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had not removed the lease of its predecessor either, which the lock proves dead."""
+    monkeypatch.setattr("stoker.runs.lease.LEASE_S", 0.2)
+    left_by_another_machine(tmp_path, boot=boot_id())
+    (tmp_path / ".lease.2").touch()
+    RunLock.acquire(tmp_path).release()
+    assert {path.name for path in tmp_path.glob(".lease.*")} == {".lease.3"}
+
+
 def test_a_holder_gives_signs_of_life(tmp_path: Path) -> None:
     held = left_by_another_machine(tmp_path)
     lease = RunLease(tmp_path, os.open(tmp_path / ".lease.1", os.O_RDWR), held)

@@ -108,7 +108,7 @@ class RunLease:
         for _ in range(_TRIES):
             there = _leases_in(directory)
             silent = {token: raw for token, raw in there.items() if _may_live(raw, has_lock=has_lock)}
-            if silent and not _stay_silent(directory, silent):
+            if silent and not _stay_silent(directory, there, silent):
                 continue
             path = _path_of(directory, max(there, default=0) + 1)
             try:
@@ -266,13 +266,13 @@ def _may_live(raw: bytes, *, has_lock: bool) -> bool:
     return not (lease.is_released or (has_lock and lease.boot == boot_id()))
 
 
-def _stay_silent(directory: Path, before: Mapping[int, bytes]) -> bool:
-    """Watch leases for a lease time; whether they are all as they were. Blocks.
+def _stay_silent(directory: Path, before: Mapping[int, bytes], watched: Mapping[int, bytes]) -> bool:
+    """Watch some of a directory's leases for a lease time; whether all are as they were. Blocks.
 
     Raises:
         RunLocked: One of them was renewed: its holder is alive.
     """
-    leases = [lease for raw in before.values() if (lease := _decoded(raw)) is not None]
+    leases = [lease for raw in watched.values() if (lease := _decoded(raw)) is not None]
     lease_s = max((lease.lease_s for lease in leases), default=LEASE_S)
     holder = str(leases[-1].holder) if leases else _UNKNOWN
     words = "%s is held by %s, which did not give it back; waiting for %g s to see whether it is alive"

@@ -71,6 +71,7 @@ def _test(copy: Path, killers: Sequence[str], printed: int) -> Never:
     sys.path[:0] = [str(copy), str(ROOT)]  # the second, as `python -m` does
     os.environ["PYTHONPATH"] = os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])
     options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout", str(TIMEOUT_S), "--color", "no"]
+    options += ["--basetemp", f"{copy}-tests"]  # pytest would tidy up behind other runs, and may fail at that
     status = 3
     try:
         status = int(pytest.main([*options, *killers]))

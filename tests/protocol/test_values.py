@@ -213,6 +213,29 @@ def test_any_value_is_of_the_space_or_a_problem(value: Any) -> None:
         assert problem.status == 422
 
 
+@given(
+    st.lists(st.lists(st.floats(width=32) | st.just("1") | st.booleans(), min_size=3, max_size=4), min_size=1)
+)
+@settings(max_examples=60, deadline=None)
+def test_several_observations_are_read_as_each_by_itself(values: list[Any]) -> None:
+    found = codec(FLOATS).observations(values)
+    if found is None:
+        with pytest.raises(ProtocolError):
+            for value in values:
+                codec(FLOATS).observation(value, 0)
+            raise ProtocolError("invalid", "each is fine, and their sum is beyond the limit of one")
+    else:
+        each = [codec(FLOATS).observation(value, 0) for value in values]
+        assert np.array_equal(found, each)
+        assert found.dtype == each[0].dtype
+
+
+def test_observations_in_other_forms_are_read_one_by_one() -> None:
+    array = {"b64": "AAAAAAAAAAAAAAAAAAAAAA==", "dtype": "float32", "shape": [4]}
+    assert codec(FLOATS).observations([[0.0] * 4, array]) is None
+    assert codec(MANY).observations([[0.0] * 4]) is None
+
+
 def test_agents_take_what_is_read() -> None:
     for space in (FLOATS, NESTED, MANY, BITS, spaces.Discrete(4, start=2)):
         checks = AgentSpaces("DQN", space, spaces.Discrete(2), [DiscreteActions])

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from served import CLIENT, Clock, ledger_of, record, send, serving, start
 
 from stoker import SessionFailed, TrainingRun
+from stoker.nested import is_same
 from stoker.protocol import (
     EpisodeMessage,
     ProtocolError,
@@ -78,6 +79,25 @@ async def test_repeats_are_answered_as_before() -> None:
         assert ring.action is not None
         assert service.counts.duplicates == 5
         assert (service.n_accepted, session.accepted_steps) == (3, 2)
+
+
+async def test_actors_of_one_message_are_answered_as_each_by_itself() -> None:
+    async with serving() as (together, one), serving() as (apart, other):
+        begun = [start(actor, 1, place / 4) for place, actor in enumerate("abcd")]
+        answers = (await together.step(StepMessage(begun), CLIENT)).actors
+        assert answers == {each.actor: await send(apart, each) for each in begun}
+        fields: list[dict[str, Any]] = [{}, {"act": False}, {"mode": "exploit"}, {"truncated": True}]
+        moved = [
+            record(actor, 2, 0.125, action=answers[actor].action, memo=answers[actor].memo, **each)
+            for actor, each in zip("abcd", fields, strict=True)
+        ]
+        answers = (await together.step(StepMessage([begun[0], *moved]), CLIENT)).actors
+        assert answers == {each.actor: await send(apart, each) for each in moved}
+        for actor in "abcd":
+            assert is_same(together.table[actor].state.observation, apart.table[actor].state.observation)
+        await one.flush()
+        await other.flush()
+        assert one.total_steps == other.total_steps == 4
 
 
 async def test_a_refused_message_says_where_its_streams_stand_and_takes_nothing() -> None:

@@ -8,12 +8,13 @@ exceed them by rounding, and agents learn from such observations as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.plain import shown
@@ -45,6 +46,8 @@ class SpaceCodec:
 
     def __init__(self, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]) -> None:
         self._read_observation = _reader(observation_space)
+        box: Any = observation_space
+        self._read_column = BoxReader(box).column if type(box) is spaces.Box else None
         self._read_action = _reader(action_space)
         self._parts: Mapping[str, Reader] = {}
         self.mask_length: int | None = None
@@ -77,6 +80,13 @@ class SpaceCodec:
                 return self._read_observation(value, path)
             raise _invalid(_beside(path), "observations here have no mask: leave it out")
         return self._masked(value, place_of(path), action_mask, is_last=is_last)
+
+    def observations(self, values: Sequence[Any]) -> NDArray[Any] | None:
+        """Several observations without masks as one array, at a fraction of the cost of ``observation``.
+
+        None: that is not possible, or one is not of the space; read each by itself.
+        """
+        return None if self._read_column is None else self._read_column(values)
 
     def _masked(self, value: Any, path: str, action_mask: Any, *, is_last: bool) -> Any:
         if action_mask is None:

@@ -110,7 +110,7 @@ class Ingestion:
             self._counts.duplicates += planned.n_repeats
             wanting = [draft for draft in drafts if draft.wants_action]
             if wanting:
-                await self._decide(wanting)
+                await self._decide(planned, wanting)
             self.training = self._training()
             return planned
         finally:
@@ -150,16 +150,15 @@ class Ingestion:
         except SessionError as error:
             raise ended(error) from error
 
-    async def _decide(self, wanting: Sequence[Draft]) -> None:
+    async def _decide(self, planned: Plan, wanting: Sequence[Draft]) -> None:
         """Choose an action for each of these; those in one mode share a forward pass."""
         mode = wanting[0].record.mode
         others = [draft for draft in wanting if draft.record.mode != mode]
         drafts = [draft for draft in wanting if draft.record.mode == mode] if others else wanting
         streams = [draft.stream for draft in drafts]
-        seen = [stream.state.observation for stream in streams]
         try:
             decisions = await self._backend.decide_many(
-                seen, [stream.name for stream in streams], _MODES[mode]
+                planned.seen_by(streams), [stream.name for stream in streams], _MODES[mode]
             )
         except InvalidExperience as refusal:
             raise ProtocolError("invalid", f"taken, but there is no action for it: {refusal}") from refusal
@@ -171,7 +170,7 @@ class Ingestion:
             memo = encode_memo(version, action, decision.policy_extras)
             stream.answered = Answered(encode(action), memo, version, decision)
         if others:
-            await self._decide(others)
+            await self._decide(planned, others)
 
     @asynccontextmanager
     async def turn(

@@ -5,7 +5,11 @@ Planning changes nothing. ``Plan.commit`` moves the streams, once the session ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+import numpy as np
 
 from stoker.journal import StreamEvent
 from stoker.protocol import ProtocolError, Record, SpaceCodec
@@ -67,6 +71,7 @@ class Plan:
         "_codec",
         "_holder",
         "_learns",
+        "_seen",
         "_streams",
         "drafts",
         "events",
@@ -86,6 +91,7 @@ class Plan:
         self.events: list[StreamEvent] = []
         self.marks: list[tuple[int, Stream, StreamState, int]] = []
         self.n_records = self.n_repeats = 0
+        self._seen: Any = None  # the observations of the records that were added last, as one array
 
     def add(self, records: Sequence[Record]) -> None:
         """Check the next records of the message; those of each actor must be in ascending order.
@@ -94,7 +100,12 @@ class Plan:
             ProtocolError: 409, a record cannot be taken now; 422, one cannot be taken at all.
         """
         drafts, events, at = self.drafts, self.events, self.n_records
-        for record in records:
+        rows: Iterable[Any] = repeat(None)
+        if len(records) > 1 and all(record.action_mask is None for record in records):
+            self._seen = self._codec.observations([record.observation for record in records])
+            if self._seen is not None:
+                rows = map(np.ndarray.copy, self._seen)  # each is kept for another time
+        for record, row in zip(records, rows, strict=False):
             draft = drafts.get(record.actor)
             if draft is None:
                 draft = drafts[record.actor] = self._draft(record)
@@ -108,7 +119,7 @@ class Plan:
             if record.seq == state.next:
                 answered = stream.answered if state is stream.state else None
                 first = len(events)
-                draft.state = after = advance(state, answered, record, at, self._codec, events)
+                draft.state = after = advance(state, answered, record, at, self._codec, events, row)
                 self.marks.append((first, stream, after, at))
             elif record.seq < state.next:
                 self.n_repeats += 1
@@ -118,6 +129,16 @@ class Plan:
                 raise _gap(record, state, at)
             at += 1
         self.n_records = at
+
+    def seen_by(self, streams: Sequence[Stream]) -> Sequence[Any]:
+        """What these streams, which have moved, see now: as an array if each has one record of all."""
+        if (
+            self._seen is not None
+            and len(streams) == len(self._seen) == self.n_records
+            and not self.n_repeats
+        ):
+            return self._seen
+        return [stream.state.observation for stream in streams]
 
     def place_of(self, event: int) -> int:
         """The record in the message that an event is of."""

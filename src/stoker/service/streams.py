@@ -116,6 +116,7 @@ def advance(
     at: int,
     codec: SpaceCodec,
     events: list[StreamEvent],
+    seen_now: Any = None,
 ) -> StreamState:
     """Take the record that comes next: append its events, and return the state behind it.
 
@@ -126,6 +127,7 @@ def advance(
         at: its place in the message, for errors.
         codec: of the training's spaces.
         events: appended to; at most two events, of which the first carries the record's number.
+        seen_now: the record's observation, if that is read already.
 
     Raises:
         ProtocolError: 409, no episode runs; 422, a field is missing, is out of place or has an invalid value.
@@ -135,7 +137,7 @@ def advance(
         events.append(event)
         return msgspec.structs.replace(after, reward=record.reward, status=state.ending)
     if record.start:
-        return _begin(state, record, at, codec, events)
+        return _begin(state, record, at, codec, events, seen_now)
     seen = state.observation
     if seen is None:
         raise ProtocolError(
@@ -148,12 +150,11 @@ def advance(
     if reward is None:
         raise _missing(at, "reward", "only the first record of an episode, with `start`, has none")
     total, length, seq = state.total_reward + reward, state.length + 1, state.next
-    if record.terminated or record.truncated:
-        status, seen_next = EpisodeStatus.of(record.terminated, record.truncated), None
-        observation = codec.observation(record.observation, at, record.action_mask, is_last=True)
-    else:
-        status = _CONTINUING
-        seen_next = observation = codec.observation(record.observation, at, record.action_mask)
+    is_last = record.is_last
+    status = EpisodeStatus.of(record.terminated, record.truncated) if is_last else _CONTINUING
+    if seen_now is None:
+        seen_now = codec.observation(record.observation, at, record.action_mask, is_last=is_last)
+    seen_next = None if is_last else seen_now
     if state.learns:
         if (
             answered is not None
@@ -169,7 +170,7 @@ def advance(
                 seen,
                 chosen.action,
                 reward,
-                observation,
+                seen_now,
                 status,
                 actor,
                 chosen.policy_extras,
@@ -226,10 +227,12 @@ def abandoned(
 
 
 def _begin(
-    state: StreamState, record: Record, at: int, codec: SpaceCodec, events: list[StreamEvent]
+    state: StreamState, record: Record, at: int, codec: SpaceCodec, events: list[StreamEvent], seen_now: Any
 ) -> StreamState:
     """Begin an episode; one that runs is abandoned."""
-    observation = codec.observation(record.observation, at, record.action_mask)
+    observation = seen_now
+    if observation is None:
+        observation = codec.observation(record.observation, at, record.action_mask)
     if state.ending is not None:  # an actor that keeps no records begins with the number that it is told
         events.append(abandoned(record.actor, state)[0])
     actor, seq, learns = record.actor, state.next, record.learn

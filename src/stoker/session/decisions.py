@@ -55,7 +55,10 @@ class Decision(msgspec.Struct, frozen=True, eq=False):
 
 def decisions_of(answer: Answer) -> list[Decision]:
     """Each decision of one forward pass by itself."""
+    actions: Any
     actions, extras, version = answer
+    if type(actions) is _ARRAY and actions.ndim == 1:
+        actions = actions.tolist()
     if extras is None:
         return [Decision(action, None, version) for action in actions]
     return [Decision(*both, version) for both in zip(actions, extras, strict=True)]

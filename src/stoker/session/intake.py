@@ -310,12 +310,21 @@ class Intake:
             refusal.args = (f"actor {actor_id!r:.60}, step {self.accepted_steps}: {refusal}",)
             raise
 
+    def can_act_on(self, observations: Any, mode: ActMode) -> bool:
+        """Whether ``check_acting`` surely passes each row of an array of observations."""
+        checks = self._checks_batches
+        return (
+            type(observations) is _ARRAY
+            and type(mode) is ActMode
+            and checks is not None
+            and checks.check_observations(observations)
+        )
+
     def checked_acting(
         self, observations: Iterable[Any], actor_ids: Iterable[ActorId], mode: ActMode
     ) -> tuple[CheckedIds, Sequence[Any]]:
         """The same for several actors, each once; their ids and observations."""
         given: Any = observations
-        checks = self._checks_batches
         is_array = type(given) is _ARRAY and given.ndim
         with self.refusals:
             known = self._checked_ids(actor_ids)
@@ -329,9 +338,7 @@ class Intake:
                 raise InvalidExperience(
                     f"act_many: {len(shown_to)} observations for {len(ids)} actor_ids: give one for each"
                 )
-        if not (
-            is_array and type(mode) is ActMode and checks is not None and checks.check_observations(shown_to)
-        ):
+        if not self.can_act_on(shown_to, mode):
             for row, (actor_id, observation) in enumerate(zip(ids, shown_to, strict=True)):
                 try:
                     self.check_acting(observation, mode, actor_id)

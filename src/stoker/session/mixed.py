@@ -94,6 +94,10 @@ def check_decisions(
                 f"decide_many: {len(observations)} observations for {len(actor_ids)} actor_ids: give one for "
                 "each"
             )
+    if intake.can_act_on(observations, mode) and all(
+        type(actor) is str and actor.isascii() for actor in actor_ids
+    ):
+        return
     for index, (observation, actor_id) in enumerate(zip(observations, actor_ids, strict=True)):
         try:
             intake.check_acting(observation, mode, actor_id)

@@ -7,10 +7,9 @@ that fails leaves its cause for every later request, and for the program that se
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 import gymnasium
@@ -18,7 +17,8 @@ from anyio.abc import TaskStatus
 
 from stoker.errors import ConfigError, StokerError
 from stoker.exits import single_error
-from stoker.protocol import CloseCode, ProtocolError, SpaceCodec, Spaces, difference, spaces_digest
+from stoker.protocol import ProtocolError, SpaceCodec, Spaces, difference, spaces_digest
+from stoker.service.connections import Connections
 from stoker.service.limits import Limits
 from stoker.service.policy_files import PolicyFiles, SessionPolicies
 from stoker.service.steps import StepService
@@ -36,21 +36,6 @@ GymSpaces: TypeAlias = "tuple[gymnasium.Space[Any], gymnasium.Space[Any]]"
 
 SessionFactory: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 """Makes the session, or another ``Backend``. It gets the two spaces if the first client says them."""
-
-
-class OpenConnection(Protocol):
-    """A client's connection, as the service ends it."""
-
-    heard_at: float
-    """When its last message came."""
-
-    def close_soon(self, code: int, reason: str) -> None:
-        """Close it, from any task."""
-        ...
-
-
-_LOOK_S: Final = 5.0
-"""Seconds between two looks for silent connections."""
 
 
 class Hosted:
@@ -83,7 +68,7 @@ class Hosted:
         self.limits = limits
         self.counts = ServiceCounts() if counts is None else counts
         self.are_spaces_from_client = spaces is None
-        self.connections: set[OpenConnection] = set()
+        self.connections = Connections()
         """The open WebSockets."""
         self.spaces = spaces.gymnasium() if isinstance(spaces, Spaces) else spaces
         self.described = Spaces.of(*spaces) if isinstance(spaces, tuple) else spaces
@@ -125,7 +110,7 @@ class Hosted:
         finally:
             self.service = None
             self._opened.set()
-            self._end_connections()
+            self.connections.end_all(self.refusal())
 
     def _fail(self, error: Exception) -> None:
         self.failure = error
@@ -168,7 +153,7 @@ class Hosted:
         with closing(PolicyFiles(SessionPolicies(session) if learns else session)) as policies:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(service.run)
-                tasks.start_soon(self._end_silent_connections)
+                tasks.start_soon(self.connections.end_silent, self.limits.idle_s)
                 self.service, self.policies = service, policies
                 self._opened.set()
                 await self._closing.wait()
@@ -182,20 +167,6 @@ class Hosted:
             self._closing.set()
             if not self._opened.is_set():
                 self._opening.cancel()
-
-    async def _end_silent_connections(self) -> None:
-        """Close WebSockets whose client is gone without a word, or they would be there for ever."""
-        limit_s = self.limits.idle_s
-        while True:
-            await anyio.sleep(min(_LOOK_S, limit_s / 4))
-            now = time.monotonic()
-            for connection in [one for one in self.connections if now - one.heard_at > limit_s]:
-                connection.close_soon(CloseCode.GOING_AWAY, f"no message for {limit_s:g} s: send pings")
-
-    def _end_connections(self) -> None:
-        refusal = self.refusal()
-        for connection in list(self.connections):
-            connection.close_soon(refusal.close or CloseCode.GOING_AWAY, refusal.detail)
 
     def _tell(self, line: str) -> None:
         self._progress = line

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +37,7 @@ from stoker.protocol.encoding import Format
 from stoker.protocol.messages import PROTOCOL
 from stoker.service.asgi import Event, Receive, Scope, Send
 from stoker.service.auth import Gate, check_steps, token_of
+from stoker.service.credit import Unanswered
 from stoker.service.holders import Holder
 from stoker.service.hosting import Hosted
 from stoker.service.refusals import refusal_of
@@ -84,9 +84,7 @@ class Connection:
         self._is_read = True
         self._parked: list[anyio.Event] = []
         self._is_closing = False
-        self._records = 0
-        self._bytes = 0
-        self._of_actor: Counter[str] = Counter()
+        self._unanswered = Unanswered(hosted.limits)
         self._span: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
         self.heard_at = time.monotonic()
         """When its last message came."""
@@ -214,7 +212,9 @@ class Connection:
             if message.ping is not UNSET:
                 answer = PongFrame(message.ping)
             else:
-                self._check(message)
+                if not self._principal.is_unlimited:
+                    check_steps(self._gate, self._principal, message)
+                self._unanswered.check(message.steps)
                 with _NO_SPAN if self._span is None else self._span():
                     step = self._service.step(message, holder)
                     is_over, answer = begun(step)
@@ -222,7 +222,8 @@ class Connection:
                         is_over, answer = await after_turns(step)
                     if not is_over:
                         is_waiting = True
-                        self._begin_waiting(message, len(data), holder)
+                        self._unanswered.add(message.steps, len(data))
+                        self._read_on(holder)
                         answer = await finished(step, answer)
         except Exception as error:
             refusal = refusal_of(error)
@@ -233,57 +234,22 @@ class Connection:
                 raise _Gone from error
         finally:
             if message is not None and is_waiting:
-                self._end_waiting(message, len(data))
+                self._unanswered.remove(message.steps, len(data))
         await self._answer(answer, form)
         if not is_waiting:
             return True
         was_read, self._is_read = self._is_read, True
         return not was_read
 
-    def _check(self, message: StreamMessage) -> None:
-        """Refuse what the token does not allow, or what the credit does not.
-
-        Raises:
-            ProtocolError: ``forbidden``, ``rate-exceeded``, or ``credit-exceeded``, which closes.
-        """
-        steps = message.steps
-        if not self._principal.is_unlimited:
-            check_steps(self._gate, self._principal, message)
-        if not self._records:  # nothing waits
-            return
-        limits = self._limits
-        if self._records + len(steps) > limits.credit:
-            raise ProtocolError(
-                "credit-exceeded", f"more than {limits.credit} records of this connection are unanswered"
-            )
-        counts = Counter(step.actor for step in steps)
-        for actor, count in counts.items():
-            if self._of_actor[actor] and self._of_actor[actor] + count > limits.credit_per_actor:
-                raise ProtocolError(
-                    "credit-exceeded",
-                    f"more than {limits.credit_per_actor} records of actor {actor!r} are unanswered",
-                )
-
-    def _begin_waiting(self, message: StreamMessage, n_bytes: int, holder: Holder) -> None:
-        """A message waits: count it, and let another task read on while what waits is not too large."""
-        self._records += len(message.steps)
-        self._bytes += n_bytes
-        self._of_actor.update(step.actor for step in message.steps)
-        self._is_read = self._bytes <= self._limits.message_bytes
+    def _read_on(self, holder: Holder) -> None:
+        """A message waits: let another task read on, while what waits is not too large."""
+        self._is_read = not self._unanswered.is_full
         if not self._is_read:
             return
         if self._parked:
             self._parked.pop().set()
         else:
             self._tasks.start_soon(self._serve, holder)
-
-    def _end_waiting(self, message: StreamMessage, n_bytes: int) -> None:
-        self._records -= len(message.steps)
-        self._bytes -= n_bytes
-        if self._records:
-            self._of_actor.subtract(step.actor for step in message.steps)
-        else:
-            self._of_actor.clear()
 
     async def _receive(self) -> tuple[bytes | str, Format]:
         """The next message, as it came.

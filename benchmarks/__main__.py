@@ -10,7 +10,7 @@ import sys
 QUESTIONS = (
     "observe", "act", "dqn", "iqn", "ppo", "sac", "joint", "offline", "solve", "slow_envs", "calm_loop",
     "saving", "journal", "resuming", "explain", "telemetry", "rows", "replay", "growth", "processes",
-    "scaling", "export", "service", "cluster", "reading", "dashboard", "datasets", "data",
+    "scaling", "export", "service", "served", "cluster", "reading", "dashboard", "datasets", "data",
 )  # fmt: skip
 LONG = ("zoo", "warm")
 """Asked only by name: they take a day, and half an hour."""

@@ -29,12 +29,10 @@ from typing import NamedTuple
 import anyio
 import torch
 
-from benchmarks.lockstep import WebSocketSteps, play
 from benchmarks.made_runs import MadeRun, make_runs
 from benchmarks.measure import QUICK, repeated, report
 from benchmarks.peers.logs import TensorBoardLog, TrackioLog
 from benchmarks.servers import Serving, peak_bytes_of, serving
-from benchmarks.service import stoker_words
 from benchmarks.viewing import (
     StokerComparison,
     StokerList,
@@ -59,7 +57,6 @@ NEW_ROWS, ADDITIONS = 100, 10 if QUICK else 50
 COLD_RUNS = 1 if QUICK else 3
 STEPS, PAIRS = (6_000, 2) if QUICK else (40_000, 7)
 VIEWERS = 5
-SERVED_S = 3.0 if QUICK else 8.0
 WAIT_S = 300.0
 PAUSE_S = 0.02
 BIG = "big"
@@ -431,26 +428,6 @@ def looking(port: int, viewers: int, root: str = "") -> Iterator[None]:
         raise RuntimeError(f"the viewers saw nothing: {said!r}")
 
 
-def remote_steps_per_s(server: Serving, *, viewers: int) -> float:
-    """Steps of a remote actor on `stoker serve --dash`, whose process also answers the pages."""
-    with contextlib.closing(WebSocketSteps(server.port)) as actor, looking(server.port, viewers, "/dash"):
-        return play([actor], SERVED_S, 1.0).steps_per_s
-
-
-def compare_served(place: Path) -> None:
-    root = place / "served"
-    root.mkdir()
-    words = [*stoker_words(root, {"opt_interval": 16, "checkpoint_freq": 100_000}), "--dash"]
-    with serving(words) as server:
-        measure = {
-            "not watched": partial(remote_steps_per_s, server, viewers=0),
-            f"{VIEWERS} pages open": partial(remote_steps_per_s, server, viewers=VIEWERS),
-        }
-        rows = repeated(measure, PAIRS)
-    ratio = statistics.median(b / a for a, b in zip(*rows.values(), strict=True))
-    report("A remote actor of stoker serve --dash", "steps/s", rows, {"watched / not watched": ratio})
-
-
 def compare_watched(place: Path) -> bool:
     kept: dict[str, list[float]] = {}
     contenders = {"not watched": 0, f"{VIEWERS} pages open": VIEWERS}
@@ -492,7 +469,6 @@ def main() -> int:
         kept = [compare_cold(data), compare_idle(data)]
         compare_live(data)
         kept += [compare_additions(place), compare_watched(place)]
-        compare_served(place)
     return not all(kept)
 
 

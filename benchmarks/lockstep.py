@@ -125,11 +125,12 @@ class WebSocketDialect(Dialect):
 
     path = "/ws"
     subprotocol = ""
+    headers: tuple[str, ...] = ()
 
     def open(self) -> None:
         lines = [
             f"GET {self.path} HTTP/1.1", "host: 127.0.0.1", "upgrade: websocket", "connection: upgrade",
-            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version: 13",
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==", "sec-websocket-version: 13", *self.headers,
         ]  # fmt: skip
         if self.subprotocol:
             lines.append(f"sec-websocket-protocol: {self.subprotocol}")

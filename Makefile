@@ -38,7 +38,7 @@ train: $(TRAIN) ## Learn CartPole-v1 with DQN from eight concurrent environments
 	$(BIN)/stoker train CartPole-v1 --stop-at-reward 475
 
 test: $(TEST) ## Run the tests, with a short form of the long suites
-	$(BIN)/python -m pytest -m 'not learning and not faults' -n 3 --dist worksteal
+	$(BIN)/python -m pytest -m 'not learning and not faults' -n 4 --dist worksteal
 
 lint: $(DEV) ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -212,7 +212,7 @@ def compare_connected(port: int) -> None:
     }
     rows = repeated(contenders, 2 if QUICK else 3)
     connected, local = (statistics.median(values) for values in rows.values())
-    cuts = statistics.quantiles(lags, n=100)
+    cuts = statistics.quantiles(lags, n=100, method="inclusive")
     report(
         f"{CONNECTED} actors with heavy-tailed latencies while DQN learns, an update per {CONNECTED} steps",
         "environment steps per second",

@@ -204,7 +204,7 @@ AGENTS: list[tuple[str, Any, Any]] = [
 @pytest.mark.parametrize(("name", "make", "env"), AGENTS, ids=[name for name, *_ in AGENTS])
 def test_stokers_own_agents_keep_every_promise(name: str, make: Any, env: Any) -> None:
     broken: list[str] = []
-    steps = 300 if name == "example" else 60  # of the others, rollouts and replays are full before the half
+    steps = 300 if name == "example" else 50  # of the others, rollouts and replays are full before the half
     for check in check_agent.checks(make, env, steps=steps):
         try:
             check.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import time
@@ -130,6 +131,7 @@ class Driver(SignalGuard):
                     async def watch(begun: Progress) -> None:
                         nonlocal progress
                         progress = begun
+                        gc.freeze()  # a full collection, which stops the event loop, leaves out what stays
                         self._training = run, begun.session
                         self.finish_with(partial(self._stop, begun.session, _INTERRUPTED))
                         tasks.start_soon(self._end_in_time, begun, screen, training)

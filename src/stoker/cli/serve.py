@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -243,6 +244,7 @@ class Serve(Command, frozen=True, kw_only=True):
             scheme = "http" if tls is None else "https"
             address = url_of(self.host, listener.getsockname()[1], scheme=scheme)
             print("\n".join(_greeting(address, served, gate, games)), flush=True)
+            gc.freeze()  # a full collection, which stops the event loop, leaves out what stays
             async with anyio.create_task_group() as tasks, contextlib.AsyncExitStack() as lifespans:
                 if games is not None:
                     tasks.start_soon(serve_games, games, hosted.service_for, limits)

@@ -221,3 +221,21 @@ def test_an_agent_that_cannot_be_exported_is_refused_before_it_is_trained(
     assert done.returncode == 2
     assert "--export-best numpy: a RandomAgent has no policy_module()" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+COUNTED = """
+import gc, sys
+from stoker.cli.main import main
+
+gc.unfreeze()
+code = main(sys.argv[1:])
+print(code, gc.get_freeze_count() > 10_000)
+"""
+
+
+def test_what_is_there_when_it_begins_stays_out_of_full_garbage_collections(tmp_path: Path) -> None:
+    words = ("train", "CartPole-v1", "-n", "100", *SMALL, "--no-progress")
+    done = launching.run(
+        [sys.executable, "-c", COUNTED, *words], cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.splitlines()[-1] == "0 True", done.stderr

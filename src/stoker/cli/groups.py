@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -116,6 +117,7 @@ async def _drive(flags: TrainingCommand, training: GroupTraining, group: Trainin
         return None if session is None else session.sessions[name].telemetry()
 
     async def watch(session: MultiAgentSession) -> None:
+        gc.freeze()  # a full collection, which stops the event loop, leaves out what stays
         async with anyio.create_task_group() as tasks:
             if limits.max_s is not None:
                 tasks.start_soon(_stop_in_time, session, limits, screen)

@@ -250,6 +250,18 @@ async def test_short_passes_are_shared_by_the_callers_of_one_turn() -> None:
         assert len(agent.batch_sizes) <= 3  # the first caller of the turn may have had one alone
 
 
+async def test_who_was_cancelled_alone_takes_no_part_in_a_later_pass() -> None:
+    agent = FakeAgent()
+    async with TrainingSession(agent) as session:
+        await session.decide_many([SEEN], ["a"])
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await session.decide_many([SEEN, SEEN], ["b", "c"])
+        before = len(agent.batch_sizes)
+        await session.decide_many([SEEN], ["d"])
+        assert agent.batch_sizes[before:] == [1]
+
+
 async def test_decisions_that_cannot_be_made_are_refused() -> None:
     async with TrainingSession(dqn()) as session:
         with pytest.raises(InvalidExperience, match="2 observations for 1 actor_ids"):

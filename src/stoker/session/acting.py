@@ -169,10 +169,12 @@ class Inference:
         if batch is None or batch.mode is not mode:
             batch = self._soon = _Batch(mode, time.perf_counter_ns())
         rows = batch.add(observations, actor_ids)
-        await (checkpoint() if self._call_soon is None else _turn())
-        if not batch.answered.is_set:
-            if self._soon is batch:
+        try:
+            await (checkpoint() if self._call_soon is None else _turn())
+        finally:
+            if self._soon is batch:  # an interruption must not leave it to callers of later turns
                 self._soon = None
+        if not batch.answered.is_set:
             self._note_turn()
             if not (self._is_idle and self._answer_here(batch)):
                 return await self._ask_together(observations, mode, actor_ids)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -72,13 +73,9 @@ class BoxReader:
             and type(value) is list
             and len(numbers := cast("list[Any]", value)) == self._size
         ):
-            data = bytearray(self._n_bytes)
-            try:
-                self._pack(data, 0, *numbers)
-                if sum(map(abs, numbers)) <= LARGEST_NUMBER:  # which no sum with NaN is
-                    return np.ndarray(self._shape, self._dtype, data)
-            except (struct.error, OverflowError, TypeError):
-                pass  # the look at each number below finds which one it is
+            data = _packed(self._pack, self._n_bytes, numbers)
+            if data is not None:
+                return np.ndarray(self._shape, self._dtype, data)
         return self._read_any(value, place_of(path))
 
     def column(self, values: Sequence[Any]) -> NDArray[Any] | None:
@@ -86,14 +83,9 @@ class BoxReader:
         if self._pack is None or {*map(type, values)} != {list} or {*map(len, values)} != {self._size}:
             return None
         numbers = [*chain.from_iterable(values)]
-        data = bytearray(len(values) * self._n_bytes)
-        try:
-            struct.pack_into(f"={len(numbers)}{self._letter}", data, 0, *numbers)
-            if sum(map(abs, numbers)) <= LARGEST_NUMBER:
-                return np.ndarray((len(values), *self._shape), self._dtype, data)
-        except (struct.error, OverflowError, TypeError):
-            pass
-        return None
+        pack = partial(struct.pack_into, f"={len(numbers)}{self._letter}")
+        data = _packed(pack, len(values) * self._n_bytes, numbers)
+        return None if data is None else np.ndarray((len(values), *self._shape), self._dtype, data)
 
     def _read_any(self, value: Any, path: str) -> NDArray[Any]:
         array = array_of(value, self._shape, path)
@@ -110,6 +102,16 @@ class BoxReader:
             what = "is too large" if math.isfinite(number) else "is not finite"
             raise ProtocolError("invalid", f"{number} {what}: clip it, or scale it", path=place)
         return floats
+
+
+def _packed(pack: Callable[..., None], n_bytes: int, numbers: Sequence[Any]) -> bytearray | None:
+    """The numbers in memory; None: a look at each finds which one is wrong, if any is."""
+    data = bytearray(n_bytes)
+    try:
+        pack(data, 0, *numbers)
+        return data if sum(map(abs, numbers)) <= LARGEST_NUMBER else None  # which no sum with NaN is
+    except (struct.error, OverflowError, TypeError):
+        return None
 
 
 class WholeReader:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-
 from servers import ACTIONS, OBSERVATIONS, Service, served
+
 from stoker import DQN, PPO, ActMode, ConfigError, DQNConfig, EpisodeStatus, Experience
 from stoker.client import connect
 

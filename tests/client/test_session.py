@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import uvicorn
 from ledgers import CartPoleServer, Row, compare
+from servers import ACTIONS, OBSERVATIONS, Service, served
 
 import stoker
-from servers import ACTIONS, OBSERVATIONS, Service, served
 from stoker import (
     ActMode,
     ActorConflict,

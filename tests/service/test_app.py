@@ -12,9 +12,9 @@ import fastapi
 import httpx2
 import pytest
 import uvicorn
+from servers import ACTIONS, OBSERVATIONS, WAIT_S, Stream, first, following
 from websockets.sync.client import connect
 
-from servers import ACTIONS, OBSERVATIONS, WAIT_S, Stream, first, following
 from stoker import TrainingSession
 from stoker.listening import listening_socket
 from stoker.service import make_app, service_lifespan

@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx2
 import pytest
+from servers import first, served
 from websockets.sync.client import connect
 
-from servers import first, served
 from stoker.protocol import ProtocolError
 from stoker.service.auth import Gate
 from stoker.service.serving import Tls

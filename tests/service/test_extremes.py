@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-
 from servers import served
+
 from stoker import DQN, PPO, SAC, DQNConfig, PPOConfig, SACConfig
 from stoker.protocol import decode_memo, encode_memo
 

@@ -15,8 +15,8 @@ import httpx2
 import msgspec
 import numpy as np
 import pytest
-
 from servers import Service, first, following, served
+
 from stoker.service.auth import Gate
 from stoker.service.limits import Limits
 from stoker.service.tokens import Principal, Tokens

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-
 from servers import Service, first, following, served
+
 from stoker.runs.metadata import read_metadata
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 from gymnasium import spaces
-
 from servers import Service, served
+
 from stoker import DQN, PPO, PPOConfig
 from stoker.protocol import encode_msgpack
 

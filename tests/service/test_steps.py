@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
-
 from served import CLIENT, Clock, ledger_of, record, send, serving, start
+
 from stoker import SessionFailed, TrainingRun
 from stoker.nested import is_same
 from stoker.protocol import (

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from servers import ACTIONS, OBSERVATIONS, Service, Stream, first, following, open_stream, served
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from servers import ACTIONS, OBSERVATIONS, Service, Stream, first, following, open_stream, served
 from stoker import DQN
 from stoker.protocol import Spaces
 from stoker.service.auth import Gate

@@ -6,15 +6,18 @@ requests are those of the pages of TensorBoard 2.21 and trackio 0.43, as their s
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import signal
+import socket
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -269,7 +272,33 @@ class StokerView(View):
         return answer.body
 
 
-class StokerList(View):
+class StokerStreamView(View):
+    """A page of many runs: it listens to the event stream, and asks every two seconds while there is news."""
+
+    period_s = 2.0
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self._stream = HTTPConnection("127.0.0.1", port)
+        self._stream.request("GET", "/api/stream")
+        self._events = self._stream.getresponse()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError, HTTPException):  # the page is closed, or its server has ended
+            for line in self._events:
+                self.n_bytes += len(line)
+
+    def close(self) -> None:
+        if self._stream.sock is not None:
+            self._stream.sock.shutdown(socket.SHUT_RDWR)
+        self._listener.join()
+        self._stream.close()
+        super().close()
+
+
+class StokerList(StokerStreamView):
     """stoker's list of runs: what has changed since the last poll, and the small curves in view."""
 
     _IN_VIEW: ClassVar[int] = 25
@@ -290,10 +319,8 @@ class StokerList(View):
         return self.n_bytes - before
 
 
-class StokerComparison(View):
-    """stoker's comparison of all runs: a curve of each, drawn anew as often as the page does."""
-
-    period_s = 1.5
+class StokerComparison(StokerStreamView):
+    """stoker's comparison of all runs: a curve of each."""
 
     def curve(self, run: str) -> Curve:
         raise NotImplementedError

@@ -63,6 +63,22 @@ def test_it_shows_the_runs_until_it_is_interrupted(tmp_path: Path) -> None:
         assert process.wait(WAIT_S) == 0
 
 
+def test_it_shows_a_run_without_imports_that_only_other_commands_need(tmp_path: Path) -> None:
+    MadeRun(tmp_path / "runs").end()
+    words = [sys.executable, "-X", "importtime", "-m", "stoker", "dash", "--port", "0"]
+    with subprocess.Popen(  # a real interpreter, whose imports begin with none
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[0]
+        assert len(httpx2.get(f"{address}api/runs", timeout=WAIT_S).json()["runs"]) == 1
+        os.kill(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=WAIT_S)[1]
+    imported = {line.rpartition("|")[2].strip() for line in said.splitlines()}
+    assert "stoker.dashboard.app" in imported
+    assert not {"torch", "gymnasium", "rich", "websockets", "webbrowser"} & imported
+
+
 def test_browsers_of_others_log_in_with_the_link_that_is_printed(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     words = ["dash", "runs", "--port", "0", "--allowed-host", "dash.example"]

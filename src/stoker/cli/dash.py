@@ -6,7 +6,6 @@ import contextlib
 import platform
 import re
 import socket
-import webbrowser
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,6 @@ from anyio import to_thread
 
 from stoker.cli.options import Flag
 from stoker.cli.parsing import Command
-from stoker.cli.printing import counted, size
 from stoker.errors import ConfigError, RunNotFound
 from stoker.listening import is_loopback, listening_socket, url_of
 from stoker.runs.layout import is_run, runs_below
@@ -91,13 +89,13 @@ class Dash(Command, frozen=True, kw_only=True):
         )
         with contextlib.ExitStack() as stack:
             listener = stack.enter_context(listening(self.host, self.port))
-            server = Server(app, Limits())
+            server = Server(app, Limits(), has_websockets=False)
             guard = stack.enter_context(_Guard(ENDING_SIGNALS, _GRACE_S))
             guard.finish_with(partial(_end, guard, server.end))
             address = f"{url_of(self.host, listener.getsockname()[1], every=platform.node())}/"
             link = tell(app, address)
             if self.open:
-                await to_thread.run_sync(webbrowser.open, link)
+                await to_thread.run_sync(_open, link)
             await server.serve_on(listener)
         return 0
 
@@ -107,8 +105,15 @@ class Dash(Command, frozen=True, kw_only=True):
         paths = [Path(path) for path in self.paths or ("runs",)]
         print(await to_thread.run_sync(_write_report, Path(self.export), paths))
         if self.open:
-            await to_thread.run_sync(lambda: webbrowser.open(Path(self.export).resolve().as_uri()))
+            await to_thread.run_sync(_open, Path(self.export))
         return 0
+
+
+def _open(place: str | Path) -> None:
+    """Open an address or a file in this machine's browser. Blocks."""
+    import webbrowser  # late: it takes time
+
+    webbrowser.open(place if isinstance(place, str) else place.resolve().as_uri())
 
 
 def _write_report(target: Path, paths: Sequence[Path]) -> str:
@@ -118,6 +123,7 @@ def _write_report(target: Path, paths: Sequence[Path]) -> str:
         ConfigError: The file cannot be a report.
         RunNotFound: One of the paths contains no run.
     """
+    from stoker.cli.printing import counted, size
     from stoker.dashboard.report import write_report
 
     if target.suffix.lower() not in (".html", ".htm"):

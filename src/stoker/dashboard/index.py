@@ -30,8 +30,10 @@ logger = logging.getLogger("stoker.dashboard")
 T = TypeVar("T")
 
 MEMORY_BYTES: Final = 512 << 20
-INTERVAL_S: Final = 1.0
-"""Seconds between two looks at the files, while somebody looks at the page."""
+INTERVAL_S: Final = 2.0
+"""Seconds between two looks at the files, while somebody looks at the page; the page asks no sooner."""
+_PAUSES = 20
+"""A look that takes long is followed by a pause of so many times that: many runs cost no more than a few."""
 
 _THREADS = 3
 _AT_ONCE = 50
@@ -53,7 +55,7 @@ class Index:
     Args:
         root: the runs directory.
         memory_bytes: what the columns of all runs may take; the run that is being looked at is kept.
-        interval_s: seconds between two looks at the files, while somebody looks at the page.
+        interval_s: seconds between two looks at the files, at least, while somebody looks at the page.
 
     Raises:
         ConfigError: There is no such directory.
@@ -72,8 +74,8 @@ class Index:
         """Whether all of the root was looked at once."""
         self.version = 1
         """Rises when a summary of the list changes."""
-        self.settings_version = 0
-        """The version of the list in which the settings of a run in it changed last."""
+        self.facts_version = 0
+        """The version of the list in which more than the news of a run in it changed last."""
         self.nonce = secrets.token_hex(4)
         """Tells the versions of this index from those of one before it."""
         self.removed: list[tuple[int, str]] = []
@@ -85,7 +87,7 @@ class Index:
         self._limiter = CapacityLimiter(_THREADS)
         self._look_lock = anyio.Lock()
         self._scanned = anyio.Event()
-        self._looked_at = -math.inf
+        self._looked_at, self._pause_s = -math.inf, interval_s
         self._round: list[str] = []
         self._live: set[str] = set()
         self._loaded: dict[str, RunEntry] = {}
@@ -100,7 +102,7 @@ class Index:
             task_status.started()
             self._tasks.start_soon(self._scan)
             while not self._closing.is_set():
-                with anyio.move_on_after(self.interval_s):
+                with anyio.move_on_after(self._pause_s):
                     await self._closing.wait()
                 if self.viewers and self.is_scanned and not self._closing.is_set():
                     await self._look_on()
@@ -153,12 +155,12 @@ class Index:
     async def look(self, run_id: str | None = None) -> None:
         """Look at the files of the runs that may have changed, and take what is new into the list.
 
-        A second look within the interval is left out, unless it is for one run.
+        A second look soon after another is left out, unless it is for one run.
         """
         if run_id is not None:
             await self._look_at([self.entry(run_id)], is_thorough=True)
             return
-        if not self.is_scanned or time.monotonic() - self._looked_at < self.interval_s / 2:
+        if not self.is_scanned or time.monotonic() - self._looked_at < self._pause_s / 2:
             return
         async with self._look_lock:
             self._looked_at = time.monotonic()
@@ -166,6 +168,13 @@ class Index:
             if self._finder.has_changed:
                 self._take_found()
                 await self._look_at([entry for entry in self.entries.values() if entry.look is None])
+            self._pause_s = max(self.interval_s, _PAUSES * (time.monotonic() - self._looked_at))
+
+    async def look_at_new(self, run_ids: Sequence[str]) -> None:
+        """Look at those of these runs that were not looked at yet."""
+        new = [entry for run_id in run_ids if (entry := self.entry(run_id)).look is None]
+        if new:
+            await self._look_at(new)
 
     def _due(self) -> list[RunEntry]:
         """The runs to look at now: those that are live or watched, and some of the others in turn."""
@@ -192,8 +201,8 @@ class Index:
             if before is None or look.summary != before.summary:
                 entry.version = self.version + 1
                 changed = True
-                if before is None or look.summary.settings != before.summary.settings:
-                    self.settings_version = entry.settings_version = entry.version
+                if before is None or not look.summary.has_same_facts(before.summary):
+                    self.facts_version = entry.facts_version = entry.version
             if before is None or look.seen != before.seen or look.summary != before.summary:
                 self.viewers.wake(entry.id)
         if changed:
@@ -204,7 +213,7 @@ class Index:
     ) -> list[tuple[Look | None, Look]]:
         if places:
             self._finder.look(places)
-        return [entry.look_again(self.root, is_thorough=is_thorough) for entry in entries]
+        return [entry.look_again(is_thorough=is_thorough) for entry in entries]
 
     def _take_found(self) -> None:
         """Take the runs that were found into the list, and those that are gone out of it."""
@@ -212,11 +221,11 @@ class Index:
         self._finder.has_changed = False
         for run_id, directory in found.items():
             if run_id not in self.entries:
-                self.entries[run_id] = RunEntry(run_id, directory)
+                self.entries[run_id] = RunEntry(run_id, self.root, directory)
         gone = [run_id for run_id in self.entries if run_id not in found]
         if gone:
             self._raise_version()
-            self.settings_version = self.version
+            self.facts_version = self.version
         for run_id in gone:
             del self.entries[run_id]
             self._live.discard(run_id)
@@ -236,7 +245,7 @@ class Index:
         directory = directory.resolve()
         run_id = id_of(self.root, directory)
         self._finder.runs[run_id] = directory
-        self.entries.setdefault(run_id, RunEntry(run_id, directory))
+        self.entries.setdefault(run_id, RunEntry(run_id, self.root, directory))
         return run_id
 
     @property
@@ -277,9 +286,7 @@ class Index:
             async with entry.lock:
                 entry.used_at = time.monotonic()
                 self._loaded[run_id] = entry
-                found = await to_thread.run_sync(
-                    entry.read, self.root, compute, is_whole, limiter=self._limiter
-                )
+                found = await to_thread.run_sync(entry.read, compute, is_whole, limiter=self._limiter)
             self._forget_oldest(entry)
             if found is not None:
                 break
@@ -287,6 +294,32 @@ class Index:
             entry.is_reading = True
             self._tasks.start_soon(self._read_rest, entry)
         return found[0]
+
+    async def read_each(
+        self, run_ids: Sequence[str], compute: Callable[[Reading], T], *, is_whole: bool = False
+    ) -> list[T]:
+        """The same for several runs, in their order: those that are in memory are read in one thread."""
+        entries = [self.entry(run_id) for run_id in run_ids]
+        ready = [entry for entry in entries if entry.is_whole and not entry.lock.locked()]
+        found: dict[str, tuple[T] | None] = {}
+        try:
+            for entry in ready:
+                entry.lock.acquire_nowait()
+                entry.used_at = time.monotonic()
+
+            def read_all() -> None:
+                for entry in ready:
+                    found[entry.id] = entry.read(compute, is_whole)
+
+            await to_thread.run_sync(read_all, limiter=self._limiter)
+        finally:
+            for entry in ready:
+                entry.lock.release()
+        all_: list[T] = []
+        for run_id in run_ids:
+            known = found.get(run_id)
+            all_.append(await self.read(run_id, compute, is_whole=is_whole) if known is None else known[0])
+        return all_
 
     async def _read_rest(self, entry: RunEntry) -> None:
         """Read the rest of a run in pieces."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from stoker.dashboard.finding import link_out_of
-from stoker.dashboard.summaries import LAST, Summary, summary_of
+from stoker.dashboard.summaries import LAST, Summary, SummaryMaker
 from stoker.runs.events import EVENTS
 from stoker.runs.history import RunHistory
 from stoker.runs.layout import CONFIG, METADATA
@@ -17,7 +17,7 @@ from stoker.runs.locking import LOCK, holder_of
 from stoker.runs.rows import ROW_FILES, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.runs.status import RunStatus, status_of
 
-__all__ = ["Look", "looked_at"]
+__all__ = ["Look", "Looker"]
 
 logger = logging.getLogger("stoker.dashboard")
 
@@ -40,14 +40,12 @@ class Look(NamedTuple):
         summary: its line in the list.
         at: when the holder of its lock was asked for last, on the clock of ``time.monotonic``.
         full_at: when the summary was made.
-        ends: of a live run the ends of its files, of which the next look reads only what is new.
     """
 
     seen: tuple[tuple[int, int, int], ...]
     summary: Summary
     at: float
     full_at: float
-    ends: RunHistory | None = None
 
     @property
     def is_live(self) -> bool:
@@ -55,49 +53,61 @@ class Look(NamedTuple):
         return self.summary.status in ("live", "stalled")
 
 
-def looked_at(run_id: str, root: Path, directory: Path, before: Look | None, *, is_thorough: bool) -> Look:
-    """Look at a run. While nothing of it changes this costs a few calls of the system.
-
-    Two threads must not look at a run from the same ``before``.
+class Looker:
+    """Looks at one run, and remembers what it needs for the next look. Not for several threads at once.
 
     Args:
         run_id: its id.
-        root: the runs directory.
+        root: the runs directory, out of which no link may lead.
         directory: the run's.
-        before: what was seen of it before.
-        is_thorough: look at each of its files, also where nobody writes it.
     """
-    now = time.monotonic()
-    if before is not None:
-        n = len(_NAMES) if is_thorough else len(_QUICK) + (len(_GROWING) if before.is_live else 0)
-        if _stamps(directory, n) == before.seen[:n]:
-            if not before.is_live or now - before.at < _HOLDER_S:
-                return before
-            if now - before.full_at < _STILL_S and holder_of(directory) is not None:
-                return before._replace(at=now)
-    seen = _stamps(directory, len(_NAMES))
-    summary, ends = _summary(run_id, root, directory, None if before is None else before.ends)
-    look = Look(seen, summary, now, now)
-    return look._replace(ends=ends) if look.is_live else look
 
+    __slots__ = ("_directory", "_ends", "_lines", "_root")
 
-def _summary(
-    run_id: str, root: Path, directory: Path, ends: RunHistory | None
-) -> tuple[Summary, RunHistory | None]:
-    """The line about a run, and the ends of its files, which may be known from before."""
-    if (name := link_out_of(root, directory)) is not None:
-        status = RunStatus("broken", f"{name} is a symbolic link out of the runs directory; it is not read")
-        return summary_of(run_id, root, RunHistory(directory), status), None
-    try:
-        if ends is None:
-            ends = RunHistory(directory).tail(LAST)
-        else:
-            ends.refresh()
-        return summary_of(run_id, root, ends, status_of(ends)), ends
-    except Exception as error:  # one run must not take the others down
-        logger.exception("%s could not be looked at", directory)
-        status = RunStatus("broken", f"it could not be read: {type(error).__name__}: {error}")
-        return summary_of(run_id, root, RunHistory(directory), status), None
+    def __init__(self, run_id: str, root: Path, directory: Path) -> None:
+        self._root, self._directory = root, directory
+        self._lines = SummaryMaker(run_id, root, directory)
+        self._ends: RunHistory | None = None  # of a live run: the next look reads only what is new
+
+    def look(self, before: Look | None, *, is_thorough: bool) -> Look:
+        """Look again. While nothing of the run changes this costs a few calls of the system.
+
+        Args:
+            before: what was seen of it last.
+            is_thorough: look at each of its files, also where nobody writes it.
+        """
+        now, seen = time.monotonic(), None
+        if before is not None:
+            n = len(_NAMES) if is_thorough or before.is_live else len(_QUICK)
+            seen = _stamps(self._directory, n)
+            n = n if is_thorough else len(_QUICK) + (len(_GROWING) if before.is_live else 0)
+            if seen[:n] == before.seen[:n]:
+                if not before.is_live or now - before.at < _HOLDER_S:
+                    return before
+                if now - before.full_at < _STILL_S and holder_of(self._directory) is not None:
+                    return before._replace(at=now)
+        if seen is None or len(seen) < len(_NAMES):
+            seen = _stamps(self._directory, len(_NAMES))
+        look = Look(seen, self._summary(), now, now)
+        if not look.is_live:
+            self._ends = None
+        return look
+
+    def _summary(self) -> Summary:
+        if (name := link_out_of(self._root, self._directory)) is not None:
+            return self._broken(f"{name} is a symbolic link out of the runs directory; it is not read")
+        try:
+            if self._ends is None:
+                self._ends = RunHistory(self._directory).tail(LAST)
+            else:
+                self._ends.refresh()
+            return self._lines.summary(self._ends, status_of(self._ends))
+        except Exception as error:  # one run must not take the others down
+            logger.exception("%s could not be looked at", self._directory)
+            return self._broken(f"it could not be read: {type(error).__name__}: {error}")
+
+    def _broken(self, reason: str) -> Summary:
+        return self._lines.summary(RunHistory(self._directory), RunStatus("broken", reason))
 
 
 def _stamps(directory: Path, n: int) -> tuple[tuple[int, int, int], ...]:

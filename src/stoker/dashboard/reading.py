@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 import anyio
 
 from stoker.dashboard.finding import link_out_of
-from stoker.dashboard.looking import Look, looked_at
+from stoker.dashboard.looking import Look, Looker
 from stoker.dashboard.summaries import Summary
 from stoker.protocol import ProtocolError
 from stoker.runs.history import RunHistory
@@ -31,11 +31,13 @@ class Reading(NamedTuple):
     """A run as far as it has been read.
 
     Attributes:
+        run_id: its id.
         history: its rows; while the rest is read, the last rows of each file.
         share_read: how much of its files has been read, 0 to 1.
         stamp: changes when ``history`` is another object.
     """
 
+    run_id: str
     history: RunHistory
     share_read: float
     stamp: str
@@ -52,10 +54,10 @@ class RunEntry:
 
     Attributes:
         id: its id.
-        directory: its directory.
+        directory: its directory, from which no link may lead out of the runs directory.
         look: what was last seen of it; None: nothing yet.
         version: the version of the list in which its summary changed last.
-        settings_version: the same of its settings.
+        facts_version: the same of more than its news.
         history: its rows; None: they are not in memory.
         share_read: how much of its files has been read, 0 to 1.
         lock: who holds it may read the run.
@@ -64,16 +66,17 @@ class RunEntry:
     """
 
     __slots__ = (
-        "_looking", "_stamp", "_tail", "_was_whole", "directory", "history", "id", "is_reading", "lock",
-        "look", "settings_version", "share_read", "used_at", "version",
+        "_looker", "_looking", "_root", "_stamp", "_tail", "_was_whole", "directory", "facts_version",
+        "history", "id", "is_reading", "lock", "look", "share_read", "used_at", "version",
     )  # fmt: skip
 
-    def __init__(self, run_id: str, directory: Path) -> None:
+    def __init__(self, run_id: str, root: Path, directory: Path) -> None:
         self.id = run_id
         self.directory = directory
         self.look: Look | None = None
-        self._looking = threading.Lock()
-        self.version = self.settings_version = 0
+        self._root = root
+        self._looker, self._looking = Looker(run_id, root, directory), threading.Lock()
+        self.version = self.facts_version = 0
         self.history: RunHistory | None = None
         self.share_read = 0.0
         self.lock = anyio.Lock()
@@ -83,17 +86,14 @@ class RunEntry:
         self._was_whole = False
         self._stamp = ""
 
-    def look_again(self, root: Path, *, is_thorough: bool) -> tuple[Look | None, Look]:
+    def look_again(self, *, is_thorough: bool) -> tuple[Look | None, Look]:
         """Look at its files, one thread at a time. Blocks.
 
         Returns:
             What was seen before, and now.
         """
         with self._looking:
-            before, self.look = (
-                self.look,
-                looked_at(self.id, root, self.directory, self.look, is_thorough=is_thorough),
-            )
+            before, self.look = self.look, self._looker.look(self.look, is_thorough=is_thorough)
             return before, self.look
 
     @property
@@ -106,11 +106,10 @@ class RunEntry:
         """Whether all that there was at the last look has been read."""
         return self.share_read >= 1
 
-    def read(self, root: Path, compute: Callable[[Reading], T], is_whole: bool) -> tuple[T] | None:
+    def read(self, compute: Callable[[Reading], T], is_whole: bool) -> tuple[T] | None:
         """Read what is new, or a piece of it, and compute something of the run. Blocks.
 
         Args:
-            root: the runs directory, out of which no link may lead.
             compute: what to compute.
             is_whole: compute nothing before all is read.
 
@@ -120,7 +119,7 @@ class RunEntry:
         Raises:
             ProtocolError: A file of the run is a link out of the directory; or what ``compute`` raises.
         """
-        if (name := link_out_of(root, self.directory)) is not None:
+        if (name := link_out_of(self._root, self.directory)) is not None:
             raise ProtocolError(
                 "not-found", f"{name} of this run is a symbolic link out of the runs directory"
             )
@@ -134,8 +133,8 @@ class RunEntry:
         elif not self._was_whole and self._tail is None:
             self._tail = history.tail()
         if self._tail is not None:
-            return (compute(Reading(self._tail, self.share_read, f"{self._stamp}t")),)
-        return (compute(Reading(history, self.share_read, self._stamp)),)
+            return (compute(Reading(self.id, self._tail, self.share_read, f"{self._stamp}t")),)
+        return (compute(Reading(self.id, history, self.share_read, self._stamp)),)
 
     def read_piece(self) -> None:
         """Read the next piece of each file. Blocks."""

@@ -24,11 +24,12 @@ from stoker.dashboard.answers.episodes import Episode, EpisodeQuery, episodes_an
 from stoker.dashboard.answers.evaluations import Evaluation, evaluations_answer
 from stoker.dashboard.answers.events import Event, events_answer
 from stoker.dashboard.answers.paging import Page
+from stoker.dashboard.answers.rounding import short
 from stoker.dashboard.answers.runs import RunList, spark
 from stoker.dashboard.answers.shares import PartShares, shares_answer
 from stoker.dashboard.finding import id_of
 from stoker.dashboard.inlining import inlined
-from stoker.dashboard.summaries import Summary, summary_of
+from stoker.dashboard.summaries import Summary, SummaryMaker
 from stoker.errors import ConfigError
 from stoker.plain import encodable
 from stoker.runs.bucketing import bucketed
@@ -157,9 +158,9 @@ def make_report(directories: Sequence[Path]) -> Report:
         history = RunHistory(place)
         history.refresh()
         configs[run_id] = history.config
-        summary = summary_of(run_id, root, history, status_of(history))
+        summary = SummaryMaker(run_id, root, place).summary(history, status_of(history))
         runs[run_id] = _run(history, summary, root, _MOST_BYTES // len(places))
-        sparks[run_id] = [_short(value) for value in spark(history)]
+        sparks[run_id] = spark(history)
     summaries = [_summary(run.run) for run in runs.values()]
     return Report(
         made_at=time.time(),
@@ -235,14 +236,8 @@ def _table(places: Mapping[Axis, NDArray[Any]], n_points: int) -> ReportTable:
 
 def _curve(table: int, values: NDArray[Any], n_points: int) -> ReportCurve:
     found = bucketed(np.arange(len(values)), values, n_points=n_points)
-    mean, low, high = (
-        [_short(value) for value in column.tolist()] for column in (found.mean, found.min, found.max)
-    )
+    mean, low, high = (short(column, _DIGITS) for column in (found.mean, found.min, found.max))
     return ReportCurve(table, mean) if found.is_whole else ReportCurve(table, mean, low, high)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
 
 
 def _episodes(history: RunHistory, kind: Any) -> Page[Episode]:

@@ -31,7 +31,6 @@ from stoker.dashboard.responses import (
 from stoker.dashboard.run_routes import RunRoutes
 from stoker.dashboard.series import SeriesCache
 from stoker.dashboard.stream import EventStream, list_tag
-from stoker.dashboard.summaries import Summary
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
 from stoker.runs.averaging import Statistic
@@ -82,15 +81,13 @@ class Routes:
 
     async def _sparks(self, request: Request) -> Response:
         ids = query_of(request, "ids").ids(_MOST_SPARKS)
-        found: dict[str, list[float]] = {}
-        cursors: list[str] = []
-        for run_id in ids:
-            if run_id in self._index.entries:
-                cursor, found[run_id] = await self._index.read(
-                    run_id, lambda reading: (reading.cursor, spark(reading.history))
-                )
-                cursors.append(cursor)
-        return await answer_once(request, tag_of(*ids, *cursors), lambda: {"sparks": found})
+        known = [run_id for run_id in ids if run_id in self._index.entries]
+        found = await self._index.read_each(
+            known, lambda reading: (str(reading.cursor), spark(reading.history))
+        )
+        curves = {run_id: curve for run_id, (_, curve) in zip(known, found, strict=True)}
+        tag = tag_of(*ids, *(cursor for cursor, _ in found))
+        return await answer_once(request, tag, lambda: {"sparks": curves})
 
     # Several runs ---------------------------------------------------------------------------------
 
@@ -106,29 +103,27 @@ class Routes:
         n_points = query.integer("points", 400, 2, 5000)
         x_from, x_to = query.number("from"), query.number("to")
 
-        def curve(reading: Reading, run_id: str) -> tuple[str, Curve | str]:
+        def curve(reading: Reading) -> tuple[str, Curve | str]:
             try:
                 found = curve_of(reading.history, name, axis)
             except ProtocolError as refusal:
                 return reading.cursor, refusal.detail
             if smoothing is not None:
-                values = smooth_values(
-                    reading.history, found, smoothing, self._cache, key=run_id, stamp=reading.stamp
-                )
+                key, stamp = reading.run_id, reading.stamp
+                values = smooth_values(reading.history, found, smoothing, self._cache, key=key, stamp=stamp)
                 found = found._replace(values=values)
             return reading.cursor, found
 
-        runs: list[tuple[Summary, Curve | str]] = []
-        cursors: list[str] = []
-        for run_id in ids:
-            await self._index.look(run_id)
-            cursor, found = await self._index.read(
-                run_id, lambda reading, run_id=run_id: curve(reading, run_id), is_whole=True
-            )
-            summary = self._index.entry(run_id).summary
-            if summary is not None:
-                runs.append((summary, found))
-                cursors.append(f"{cursor} {summary.settings}")
+        index = self._index
+        await index.look_at_new(ids)
+        read = await index.read_each(ids, curve, is_whole=True)
+        entries = [index.entry(run_id) for run_id in ids]
+        runs = [
+            (summary, found)
+            for entry, (_, found) in zip(entries, read, strict=True)
+            if (summary := entry.summary) is not None
+        ]
+        stand = [(cursor, entry.facts_version) for entry, (cursor, _) in zip(entries, read, strict=True)]
         how = {
             "group_by": group_by,
             "statistic": statistic,
@@ -137,17 +132,19 @@ class Routes:
             "x_to": x_to,
         }
         try:
-            tag = tag_of(request.url.path, request.url.query, *cursors)
+            tag = tag_of(request.url.path, request.url.query, index.nonce, *stand)
             return await answer_once(request, tag, partial(compare_answer, runs, **how))
         except ConfigError as error:
             raise refused_value(error, "group_by") from error
 
     async def _diff(self, request: Request) -> Response:
         ids = query_of(request, "ids").ids(_MOST_COMPARED)
-        configs = {
-            run_id: await self._index.read(run_id, lambda reading: reading.history.config) for run_id in ids
-        }
-        return await answer_once(request, tag_of(configs), lambda: diff_answer(configs))
+        found = await self._index.read_each(
+            ids, lambda reading: (reading.history.config, f"{reading.stamp}.{reading.history.n_configs}")
+        )
+        configs = {run_id: config for run_id, (config, _) in zip(ids, found, strict=True)}
+        tag = tag_of(*ids, *(stamp for _, stamp in found))
+        return await answer_once(request, tag, lambda: diff_answer(configs))
 
     # The rest -------------------------------------------------------------------------------------
 

@@ -97,14 +97,14 @@ class RunRoutes:
             query.integer("points", 1200, 2, _MOST_POINTS),
             smoothing_of(query),
         )
-        cursor, key = query.text("cursor"), request.path_params["run_id"]
+        cursor = query.text("cursor")
         return await self._of_run(
             request,
             lambda reading: series_answer(
                 reading.history,
                 wanted,
                 self._cache,
-                key=key,
+                key=reading.run_id,
                 stamp=reading.stamp,
                 share_read=reading.share_read,
                 cursor=cursor,

@@ -140,8 +140,9 @@ def _grid(
     inside = [x[np.searchsorted(x, first, "left") : np.searchsorted(x, last, "right")] for x in every]
     own: Numbers = np.array([end for end, bound in ((first, x_from), (last, x_to)) if bound is not None])
     for x in inside:
-        own = np.union1d(own, x)
-        if len(own) > n_points:
+        is_long = np.count_nonzero(x[1:] > x[:-1]) >= n_points  # alone: no need to look for its different x
+        own = own if is_long else np.union1d(own, x)
+        if is_long or len(own) > n_points:
             return np.linspace(first, last, n_points), float(last - first) / (n_points - 1)
     return own, 0.0
 
@@ -150,8 +151,8 @@ def _on_grid(x: Numbers, values: Numbers, grid: Numbers, cell: float) -> Numbers
     """The curve at the grid; NaN beyond its ends."""
     first, last = x[0] - cell / 2, x[-1] + cell / 2
     if cell:
-        starts = np.unique(np.append(0, np.searchsorted(x, grid - cell / 2, "left")))
-        starts = starts[starts < len(x)]
+        starts = np.append(0, np.searchsorted(x, grid - cell / 2, "left"))
+        starts = starts[np.append(True, starts[1:] > starts[:-1]) & (starts < len(x))]
     else:
         starts = np.flatnonzero(np.append(True, x[1:] > x[:-1]))
     counts = np.diff(np.append(starts, len(x)))

@@ -165,6 +165,8 @@ class FollowedFile:
     @property
     def problems(self) -> tuple[str, ...]:
         """What is wrong with the file: why it cannot be read, or the lines that are no rows."""
+        if not (self._refused or self._n_problems or self._lines.place.has_problems):
+            return ()
         refused = (self._refused,) if self._refused else ()
         skipped = (*self._lines.place.problems, *self._problems)
         if self._n_tail is not None:  # lines are not numbered

@@ -66,6 +66,8 @@ class RunHistory:
         """Why the metadata cannot be read."""
         self.config: Any = None
         """The content of ``config.json``; None: there is none that can be read."""
+        self.n_configs = 0
+        """How often the config was read."""
         self.train = RowTable(directory / ROW_FILES[TrainEpisodeRow], TrainEpisodeRow)
         self.evaluation = RowTable(directory / ROW_FILES[EvalEpisodeRow], EvalEpisodeRow)
         self.metrics = RowTable(directory / ROW_FILES[MetricsRow], MetricsRow)
@@ -128,6 +130,7 @@ class RunHistory:
                 self._attempts, self._effective = attempts, {}
         if self._has_changed(CONFIG):
             has_changed = True
+            self.n_configs += 1
             try:
                 self.config = read_json(self.directory / CONFIG, Any)
             except RunDirectoryError:  # a session without the command line need not write one

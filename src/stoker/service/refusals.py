@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import math
 
+import msgspec
+
 from stoker.errors import ActorConflict, InvalidExperience, SessionClosed, SessionFailed
-from stoker.protocol import ProtocolError, encode_json
+from stoker.protocol import ProtocolError
 from stoker.service.asgi import Headers
 
 __all__ = ["problem_headers", "problem_json", "refusal_of"]
@@ -38,7 +40,7 @@ def refusal_of(error: Exception) -> ProtocolError:
 
 def problem_json(refusal: ProtocolError) -> bytes:
     """The body of a refusal."""
-    return encode_json(refusal.problem())
+    return msgspec.json.encode(refusal.problem())
 
 
 def problem_headers(refusal: ProtocolError, body: bytes) -> Headers:

@@ -25,8 +25,6 @@ from stoker.service.refusals import problem_headers, problem_json
 try:
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-    from stoker.service.frames import FrameProtocol
 except ImportError as error:
     raise MissingDependency(error.name or "uvicorn", "service") from error
 
@@ -61,14 +59,21 @@ class Server(uvicorn.Server):
         app: of ``make_app``, with a ``Background`` in its ``state.stoker``.
         limits: what clients may do.
         tls: None: plain HTTP.
+        has_websockets: whether the application has any.
 
     Raises:
         ConfigError: A file of TLS cannot be used.
     """
 
-    def __init__(self, app: Any, limits: Limits, tls: Tls | None = None) -> None:
+    def __init__(
+        self, app: Any, limits: Limits, tls: Tls | None = None, *, has_websockets: bool = True
+    ) -> None:
         http = type("HttpConnection", (_HttpConnection,), {"limits": limits})
-        ws = type("WebSocketConnection", (_WebSocketConnection,), {"limits": limits})
+        ws = "none"
+        if has_websockets:
+            from stoker.service.sockets import WebSocketConnection  # late: it takes time
+
+            ws = type("WebSocketConnection", (WebSocketConnection,), {"limits": limits})
         config = uvicorn.Config(
             app,
             http=http,
@@ -201,46 +206,6 @@ class _HttpConnection(HttpToolsProtocol):
         lines += [b"%s: %s" % header for header in headers.items()]
         self.transport.write(b"\r\n".join([*lines, b"", body]))
         self.transport.close()
-
-
-class _WebSocketConnection(FrameProtocol):
-    """A WebSocket whose client must read."""
-
-    limits: Limits
-    _write_timer: TimerHandle | None = None
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._application = self.app
-        self.app: Any = self._answer_handshake
-
-    async def _answer_handshake(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._application(scope, receive, send)
-        if self.initial_response is not None:  # it was refused; uvicorn would log that as an error
-            self.handshake_complete = True
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # so that one answer waits here at most
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._write_timer = _cancelled(self._write_timer)
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        # Not much later than the application gives the connection up: closing would wait for what is unread.
-        self._write_timer = self.loop.call_later(self.limits.send_s + 1, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        self._write_timer = _cancelled(self._write_timer)
-        super().resume_writing()
-
-    def shutdown(self) -> None:
-        if self._write_timer is None:
-            super().shutdown()
-        else:
-            self.transport.abort()  # closing would wait, and the program with it
 
 
 def _cancelled(timer: TimerHandle | None) -> None:

@@ -65,6 +65,11 @@ class Place(NamedTuple):
     """Whether another program wrote the file."""
 
     @property
+    def has_problems(self) -> bool:
+        """Whether lines were skipped."""
+        return bool(self.damaged or self.long or self.is_foreign)
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """The skipped lines, in words."""
         damaged = (_words_for(self.damaged, self.n_damaged),) if self.damaged else ()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.dashboard.answers.curves import Curve
+from stoker.dashboard.answers.rounding import short
 from stoker.dashboard.summaries import Summary
 from stoker.runs.averaging import Statistic, compared
 from stoker.runs.configs import Difference, Facts, differences, grouped
@@ -26,8 +27,6 @@ __all__ = [
 
 
 _DIGITS = 9
-_EXACT = 22
-"""Powers of ten up to that one are exact floats."""
 
 
 class ComparedRun(msgspec.Struct, frozen=True):
@@ -47,9 +46,10 @@ class ComparedGroup(msgspec.Struct, frozen=True):
         ids: the runs, in the order of the request.
         n_runs: how many there are.
         x: the grid.
-        mid, low, high: the statistic and its 95 % interval.
+        mid: the statistic; of a single run, its values.
+        low, high: its 95 % interval; empty for a single run.
         n: how many runs are in it at each point.
-        runs: each run by itself.
+        runs: each run by itself; empty for a single run, which ``mid`` is.
     """
 
     label: str
@@ -130,17 +130,20 @@ def compare_answer(
         if not found.labels:
             continue
         labels = _labels([run for run, _ in own])
+        is_single = len(found.labels) == 1
         answers.append(
             ComparedGroup(
                 label=label,
                 ids=list(found.labels),
                 n_runs=len(found.labels),
-                x=_short(found.x),
-                mid=_short(found.mid),
-                low=_short(found.low),
-                high=_short(found.high),
+                x=short(found.x, _DIGITS),
+                mid=short(found.mid, _DIGITS),
+                low=[] if is_single else short(found.low, _DIGITS),
+                high=[] if is_single else short(found.high, _DIGITS),
                 n=found.n.tolist(),
-                runs=[
+                runs=[]
+                if is_single
+                else [
                     _run(run_id, labels[run_id], found.x, values)
                     for run_id, values in zip(found.labels, found.curves, strict=True)
                 ],
@@ -156,16 +159,7 @@ def diff_answer(configs: Mapping[str, Any]) -> DiffAnswer:
 
 def _run(run_id: str, label: str, x: NDArray[Any], values: NDArray[Any]) -> ComparedRun:
     is_there = ~np.isnan(values)
-    return ComparedRun(run_id, label, _short(x[is_there]), _short(values[is_there]))
-
-
-def _short(values: NDArray[np.float64]) -> list[float]:
-    """The values with nine significant digits: half as many bytes."""
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        digits = _DIGITS - 1 - np.floor(np.log10(np.abs(values)))
-        scale = 10.0 ** np.abs(digits)
-        rounded = np.where(digits >= 0, np.round(values * scale) / scale, np.round(values / scale) * scale)
-    return np.where(np.isfinite(rounded) & (np.abs(digits) <= _EXACT), rounded, values).tolist()
+    return ComparedRun(run_id, label, short(x[is_there], _DIGITS), short(values[is_there], _DIGITS))
 
 
 def _label(run: Summary) -> str:

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 
 from stoker.dashboard.answers.curves import EVALUATIONS, curve_of
+from stoker.dashboard.answers.rounding import short
 from stoker.dashboard.index import Index
 from stoker.dashboard.reading import RunEntry
-from stoker.dashboard.summaries import Summary, SummaryLine
+from stoker.dashboard.summaries import Summary, SummaryNews
 from stoker.plain import encodable
 from stoker.runs.bucketing import bucketed
 from stoker.runs.history import RunHistory
@@ -21,6 +22,7 @@ __all__ = ["RunList", "RunLister", "spark"]
 _ALL_SETTINGS = 500
 """Lists of up to so many runs have all settings; longer ones those in which runs differ."""
 _SPARK_POINTS = 60
+_SPARK_DIGITS = 5
 _WINDOW = 0.05
 """A training reward in a small curve is the mean over that share of the run."""
 
@@ -33,7 +35,7 @@ class RunList(msgspec.Struct, frozen=True):
         is_scanned: whether all of it was looked at.
         is_partial: ``runs`` holds only those that changed since the cursor of the request.
         cursor: to be sent with the next request.
-        runs: a line for each; in a partial answer without its settings, unless these have changed.
+        runs: a line for each; in a partial answer only its news, unless more has changed.
         removed: the ids of runs that are gone since that cursor.
         hint: how to begin, where there are none.
         left_out: directories that were not followed, and why.
@@ -43,7 +45,7 @@ class RunList(msgspec.Struct, frozen=True):
     is_scanned: bool
     is_partial: bool
     cursor: str
-    runs: Sequence[SummaryLine]
+    runs: Sequence[SummaryNews]
     removed: list[str]
     hint: str | None
     left_out: list[str]
@@ -72,7 +74,7 @@ class RunLister:
             if since is not None and since < self._differing_since:
                 since = None
         shown = [
-            self._line(entry.settings_version, summary, since, len(entries))
+            self._line(entry.facts_version, summary, since, len(entries))
             for entry in entries
             if (since is None or entry.version > since) and (summary := entry.summary) is not None
         ]
@@ -90,17 +92,17 @@ class RunLister:
 
     def _compare_settings(self, entries: Sequence[RunEntry], now: int) -> None:
         """Look again in which settings the runs differ, if these have changed."""
-        version = self._index.settings_version
+        version = self._index.facts_version
         if version != self._compared:
             differing = _differing([summary for entry in entries if (summary := entry.summary) is not None])
             if differing != self._differing:
                 self._differing, self._differing_since = differing, now
             self._compared = version
 
-    def _line(self, changed: int, summary: Summary, since: int | None, n: int) -> SummaryLine:
-        """A run's line: with its settings, if these have changed; of many runs, those that differ."""
+    def _line(self, changed: int, summary: Summary, since: int | None, n: int) -> SummaryNews:
+        """A line: only the news where nothing else has changed; of many runs, the settings that differ."""
         if since is not None and changed <= since:
-            return summary.line()
+            return summary.news
         if n <= _ALL_SETTINGS:
             return summary
         settings = {key: value for key, value in summary.settings.items() if key in self._differing}
@@ -144,5 +146,6 @@ def spark(history: RunHistory) -> list[float]:
         window = max(1, int(n * _WINDOW))
         sums = np.cumsum(np.append(0.0, np.nan_to_num(curve.values.astype(np.float64))))
         ends = np.unique(np.linspace(min(window, n), n, _SPARK_POINTS).astype(int))
-        return ((sums[ends] - sums[np.maximum(ends - window, 0)]) / np.minimum(ends, window)).tolist()
-    return bucketed(curve.x, curve.values, n_points=_SPARK_POINTS).mean.tolist()
+        means = (sums[ends] - sums[np.maximum(ends - window, 0)]) / np.minimum(ends, window)
+        return short(means, _SPARK_DIGITS)
+    return short(bucketed(curve.x, curve.values, n_points=_SPARK_POINTS).mean, _SPARK_DIGITS)

@@ -42,7 +42,7 @@ function lineOf({ key, label, paint, group }, nLines) {
 export function rowsOf(entries, labels) {
   const rows = []
   for (const { label, group } of entries) {
-    group.x.forEach((x, i) => rows.push([label, "", x, group.mid[i], group.low[i], group.high[i], group.n[i]]))
+    group.x.forEach((x, i) => rows.push([label, "", x, group.mid[i], group.low[i] ?? null, group.high[i] ?? null, group.n[i]]))
     if (group.n_runs === 1) continue
     for (const { id, x, y } of group.runs) x.forEach((at, i) => rows.push([label, labels.get(id) ?? id, at, y[i], null, null, 1]))
   }

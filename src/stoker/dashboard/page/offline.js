@@ -160,12 +160,15 @@ function comparison(data, params) {
     })
     if (!found.kept.length) continue
     const names = namesOf(data, members.map(({ id }) => id))
-    const runs = found.kept.map((place, k) => {
+    const ids = found.kept.map((place) => members[place].id)
+    const isSingle = ids.length === 1
+    const runs = isSingle ? [] : found.kept.map((place, k) => {
       const there = [...found.x.keys()].filter((i) => !Number.isNaN(found.curves[k][i]))
       return { id: members[place].id, label: names[place], x: there.map((i) => found.x[i]), y: there.map((i) => found.curves[k][i]) }
     })
-    const { x, mid, low, high, n } = found
-    answers.push({ label, ids: runs.map(({ id }) => id), n_runs: runs.length, x, mid, low, high, n, runs })
+    const { x, mid, n } = found
+    const [low, high] = isSingle ? [[], []] : [found.low, found.high]
+    answers.push({ label, ids, n_runs: ids.length, x, mid, low, high, n, runs })
   }
   return { groups: answers, left_out: leftOut }
 }

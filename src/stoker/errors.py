@@ -110,7 +110,7 @@ class InvalidDataset(ConfigError):
     def __init__(
         self, source: AnyPath, problem: str, *, episode: int | None = None, step: int | None = None
     ) -> None:
-        self.source = os.fspath(source)
+        self.source: str = os.fspath(source)
         self.problem = problem
         self.episode = episode
         self.step = step
@@ -197,7 +197,7 @@ class SessionFailed(SessionError):
     def __init__(self, part: str, cause: BaseException) -> None:
         self.part = part
         super().__init__(f"the {part} failed: {type(cause).__name__}: {cause}")
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
 
 class RelearningFailed(SessionError):
@@ -211,13 +211,15 @@ class RelearningFailed(SessionError):
     """
 
     def __init__(self, first: int, last: int, total_steps: int, cause: BaseException) -> None:
-        self.first, self.last, self.total_steps = first, last, total_steps
+        self.first: int = first
+        self.last: int = last
+        self.total_steps: int = total_steps
         events = f"event {first}" if first == last else f"one of the events {first} to {last}"
         super().__init__(
             f"the agent failed on {events} of the journal, after step {total_steps}, with "
             f"{type(cause).__name__}: {cause}; use the agent that the run was trained with"
         )
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
 
 class ActorConflict(SessionError):
@@ -248,7 +250,7 @@ class ActorFailed(StokerError, RuntimeError):
         super().__init__(
             f"actor {actor_id!r}: its environment failed {often} {type(cause).__name__}: {cause}"
         )
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
 
 class UnexpectedExit(StokerError, RuntimeError):
@@ -264,14 +266,14 @@ class RecorderFailed(StokerError, RuntimeError):
     def __init__(self, name: str, cause: BaseException) -> None:
         self.name = name
         super().__init__(f"the recorder {name!r} failed: {type(cause).__name__}: {cause}")
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
 
 class RunDirectoryError(StokerError, OSError):
     """A runs directory, or a file in it, cannot be used."""
 
     def __init__(self, path: AnyPath, problem: str) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         super().__init__(f"{self.path}: {problem}")
 
 
@@ -332,7 +334,7 @@ class CheckpointCorrupt(StokerError, ValueError):
     """A checkpoint file cannot be loaded."""
 
     def __init__(self, path: AnyPath, problem: str) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         super().__init__(f"{self.path}: not a whole checkpoint ({problem}); use another one")
 
 
@@ -344,9 +346,9 @@ class WriteFailed(StokerError, OSError):
     """The operating system refused a write; the message says what to do about it."""
 
     def __init__(self, path: AnyPath, cause: OSError) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         super().__init__(f"cannot write {self.path}: {with_way_out(cause)}")
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
 
 _WAYS_OUT: Final[Mapping[int, str]] = {

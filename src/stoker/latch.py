@@ -23,7 +23,7 @@ class Latch:
     __slots__ = ("_event", "_futures", "_loop", "is_set")
 
     def __init__(self) -> None:
-        self.is_set = False
+        self.is_set: bool = False
         """Whether ``set`` was called."""
         self._loop = asyncio.get_running_loop() if on_asyncio() else None
         self._futures: list[asyncio.Future[None]] = []

@@ -216,7 +216,7 @@ class StepProcessor:
         self._gamma = gamma
         self._windows: dict[ActorId, deque[Experience]] = {}
         self._rewards = RewardScaler(gamma, normalize=normalize_rewards, clip=clip_rewards)
-        self.changes_steps = n_step > 1 or self._rewards.changes_rewards
+        self.changes_steps: bool = n_step > 1 or self._rewards.changes_rewards
 
     def process(self, experience: Experience) -> Sequence[Transition]:
         """Process one experience; return the transitions that are now complete, oldest first.

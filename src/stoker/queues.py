@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -73,9 +73,9 @@ class BatchQueue(Generic[T]):
         self._taking = threading.Lock()
         self._size_of = size_of
         self._has_sizes = False  # whether an item that is in may stand for several
-        self.append = self._items.append
-        self.extend = self._items.extend
-        self.credit = min(capacity, yield_every)
+        self.append: Callable[[T], None] = self._items.append
+        self.extend: Callable[[Iterable[T]], None] = self._items.extend
+        self.credit: int = min(capacity, yield_every)
         self._waiting: OrderedDict[anyio.Event, None] = OrderedDict()  # producers that wait for room
         self._called: set[anyio.Event] = set()  # producers that were called and have not run yet
         # No more than can fill it with a share each: a wake-up costs as much as a hundred items.
@@ -87,7 +87,7 @@ class BatchQueue(Generic[T]):
         self._reader: anyio.Event | None = None
         self._linger_s = linger_s
         self._is_hurried = False
-        self.is_closed = False
+        self.is_closed: bool = False
         """Whether it accepts nothing more."""
         self._error: Callable[[], Exception] = anyio.ClosedResourceError
 

@@ -26,7 +26,7 @@ class Reply(Generic[T]):
         self._event: anyio.Event | None = None  # once somebody waits
         self._value: T | None = None
         self._error: BaseException | None = None
-        self.is_set = False
+        self.is_set: bool = False
         """Whether there is an answer."""
 
     def set(self, value: T) -> None:

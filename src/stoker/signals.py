@@ -52,11 +52,11 @@ class SignalGuard(ABC):
     """
 
     def __init__(self, numbers: Sequence[int], grace_s: float, leaves_at: float = math.inf) -> None:
-        self.leaves_at = leaves_at
+        self.leaves_at: float = leaves_at
         """When the process ends in any case, on the clock of ``time.monotonic``; infinity: never."""
         self.signalled_at: float | None = None
         """When the first signal came."""
-        self.first = 0
+        self.first: int = 0
         """The number of the first signal."""
         self.grace_s = grace_s
         self._numbers = numbers

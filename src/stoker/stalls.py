@@ -45,7 +45,7 @@ class StallDetector:
     """
 
     def __init__(self, limit_s: float, interval_s: float | None = None) -> None:
-        self.awake_since = 0.0
+        self.awake_since: float = 0.0
         """When the process last resumed after it was stopped, in seconds of ``time.monotonic``."""
         self._limit_s = limit_s
         self._interval_s = min(1.0, limit_s / 10) if interval_s is None else interval_s

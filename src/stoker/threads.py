@@ -46,7 +46,8 @@ class ThreadCall(Generic[T]):
         self.args: tuple[Any, ...] = args
         self.result: Any = None
         self.error: BaseException | None = None
-        self.is_done, self.is_wanted = False, True
+        self.is_done: bool = False
+        self.is_wanted: bool = True
         self._is_kept = is_kept
         self._wake: Callable[[], object] | None = None
 
@@ -85,7 +86,7 @@ class DedicatedThread(Executor):
     def __init__(self, name: str) -> None:
         self.since: float | None = None
         """When the running call began, in monotonic seconds, also an abandoned one; None: no call runs."""
-        self.busy_s = 0.0
+        self.busy_s: float = 0.0
         """Seconds that the calls took that have returned."""
         self._name = name
         self._calls: queue.SimpleQueue[ThreadCall[Any] | None] = queue.SimpleQueue()

@@ -45,7 +45,7 @@ from stoker.types import ActorId, Experience
 
 __all__ = ["Actor", "Player", "PlayerSettings", "RoundRobin", "WorkerLost"]
 
-logger = logging.getLogger("stoker.actors")
+_logger = logging.getLogger("stoker.actors")
 
 
 class WorkerLost(Exception):
@@ -130,7 +130,7 @@ class Player(abc.ABC):
         settings: those of its group.
     """
 
-    is_starting = False
+    is_starting: bool = False
     """Whether its worker is being started: abandoning it now loses nothing."""
 
     def __init__(self, session: ActorSession, actor_id: ActorId, settings: PlayerSettings) -> None:
@@ -140,9 +140,9 @@ class Player(abc.ABC):
         self._stream = ActorStream(session, actor_id, settings.on_step)
         self.streams: list[ActorStream] = [self._stream]
         """The streams that it plays: one, except for a vector environment."""
-        self.calls = EnvCalls()
+        self.calls: EnvCalls = EnvCalls()
         """Of its environment."""
-        self.clock = StateClock(ACTOR_STATES, is_running=False)
+        self.clock: StateClock = StateClock(ACTOR_STATES, is_running=False)
         """What it does; stopped unless it plays on the session's event loop."""
         self.timed: Timed = self.clock
         """How long it was in each state, wherever it plays."""
@@ -253,7 +253,7 @@ class Player(abc.ABC):
             self._session.log_event(ActorGivenUp(actor_id=actor_id, error=error, restarts=restarts - 1))
             raise
         self._session.log_event(ActorRestarted(actor_id=actor_id, error=error, restarts=restarts))
-        logger.warning(
+        _logger.warning(
             "actor %r: its environment failed (%s); that episode is lost, a new one is made in %.1f s",
             actor_id,
             error,

@@ -42,7 +42,7 @@ __all__ = [
     "play_episode",
 ]
 
-logger = logging.getLogger("stoker.actors")
+_logger = logging.getLogger("stoker.actors")
 T = TypeVar("T")
 
 EnvFactory = Callable[[], Any]
@@ -162,7 +162,7 @@ async def opened_env(
         try:
             await env.close()
         except Exception:
-            logger.warning("%s: closing it failed", name, exc_info=True)
+            _logger.warning("%s: closing it failed", name, exc_info=True)
 
 
 # One episode ----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from stoker.types import ActorId, PlaceName
 
 __all__ = ["ActorGroup", "PlayerGroup", "feed_for", "ids_of", "run_actors", "start_limiter"]
 
-logger = logging.getLogger("stoker.actors")
+_logger = logging.getLogger("stoker.actors")
 _DONE_S = 5.0
 """How long an environment may finish its step when the session is done, or ``actor_timeout_s`` if shorter."""
 
@@ -126,7 +126,7 @@ class PlayerGroup:
                     if player.is_starting and now >= done_at:
                         player.leave()
                 elif now - done_at >= min(_DONE_S, limit_s):
-                    logger.warning(
+                    _logger.warning(
                         "actor %r: its environment did not return; it is abandoned", player.actor_id
                     )
                     player.leave()
@@ -152,7 +152,7 @@ class PlayerGroup:
             case "restart":
                 player.leave(stalled)
             case _:
-                logger.warning("%s", stalled)
+                _logger.warning("%s", stalled)
 
 
 class ActorGroup(PlayerGroup):

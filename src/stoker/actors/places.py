@@ -40,7 +40,7 @@ from stoker.types import PlaceName
 
 __all__ = ["Link", "Place", "ReportsWorkers", "n_workers_for", "place_of"]
 
-logger = logging.getLogger("stoker.actors")
+_logger = logging.getLogger("stoker.actors")
 
 _EXIT_S = 5.0
 """How long a process may take to end after it has closed its pipe."""
@@ -167,7 +167,7 @@ class _ThreadLink:
 
     def kill(self) -> None:
         """Leave the thread behind: it cannot be ended, and closes its environment if that ever returns."""
-        logger.warning("%s: its environment did not return; the thread is left behind", self._name)
+        _logger.warning("%s: its environment did not return; the thread is left behind", self._name)
         self.messages.post(messages.WorkerExited(why="its thread was left behind"))
 
     def _run(self, backend: str) -> None:
@@ -176,7 +176,7 @@ class _ThreadLink:
             anyio.run(self._worker.run, backend=backend)
         except BaseException as error:
             why = f"its thread has ended ({type(error).__name__}: {error})"
-            logger.exception("%s: %s", self._name, why)
+            _logger.exception("%s: %s", self._name, why)
         finally:
             self.messages.post(messages.WorkerExited(why=why))
 

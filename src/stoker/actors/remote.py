@@ -26,6 +26,7 @@ from stoker.errors import ConfigError
 from stoker.journal import ActorEvent, EpisodeEnded, EpisodeStarted
 from stoker.session import TrainingSession
 from stoker.telemetry import TimeTally
+from stoker.telemetry.clocks import Timed
 from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["RemoteActor"]
@@ -67,7 +68,8 @@ class RemoteActor(Player):
         self._feed = feed
         self._starting = starting
         self._asks = settings.gate is not None or session.config.max_staleness is not None
-        self.timed = self._tally = TimeTally(ACTOR_STATES)
+        self._tally = TimeTally(ACTOR_STATES)
+        self.timed: Timed = self._tally
         self._syncs_before = 0  # of earlier workers
         self._sent = 0  # the version that the worker has, or that is in flight to it
         self._is_alive = False  # as far as is known

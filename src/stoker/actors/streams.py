@@ -121,11 +121,11 @@ class ActorStream:
     """
 
     def __init__(self, session: ActorSession, actor_id: ActorId, on_step: OnStep | None = None) -> None:
-        self.report = ActorReport(actor_id)
-        self.next_episode = session.actor_episodes(actor_id)
+        self.report: ActorReport = ActorReport(actor_id)
+        self.next_episode: int = session.actor_episodes(actor_id)
         """The number of the next episode."""
-        self.episode_steps = 0
-        self.episode_reward = 0.0
+        self.episode_steps: int = 0
+        self.episode_reward: float = 0.0
         self._session = session
         self._actor_id: ActorId = actor_id
         self._on_step = on_step

@@ -57,8 +57,8 @@ class OwnPolicy:
     def __init__(self, policy: PortablePolicy, version: int) -> None:
         self.policy = policy
         self._for_actors = policy if isinstance(policy, ActsForActors) else None
-        self.version = version
-        self.syncs = 0
+        self.version: int = version
+        self.syncs: int = 0
         """How often it was updated."""
 
     def act(self, observation: Any, actor_id: ActorId) -> tuple[Any, Any, int]:

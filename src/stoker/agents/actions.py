@@ -29,13 +29,14 @@ class DiscreteActions:
     """
 
     described = "a Discrete space, of any number of actions and any start"
-    spec = ArraySpec(torch.int64)
+    spec: ArraySpec = ArraySpec(torch.int64)
 
     def __init__(self, space: Discrete) -> None:
-        self.n = int(space.n)
-        self.n_choices, self.counts = self.n, (self.n,)
-        self.first = int(space.start)
-        self.last = self.first + self.n - 1
+        self.n: int = int(space.n)
+        self.n_choices: int = self.n
+        self.counts: tuple[int, ...] = (self.n,)
+        self.first: int = int(space.start)
+        self.last: int = self.first + self.n - 1
 
     @staticmethod
     def fits(space: gymnasium.Space[Any]) -> bool:
@@ -105,7 +106,8 @@ class MultiDiscreteActions(ArrayValues):
     """
 
     described = "a MultiDiscrete or a MultiBinary space of at least one number"
-    first, last = 1, 0  # no int is an action
+    first: int = 1
+    last: int = 0  # no int is an action
 
     def __init__(self, space: MultiDiscrete | MultiBinary) -> None:
         super().__init__(space, native_dtype(space), "biu")
@@ -113,7 +115,7 @@ class MultiDiscreteActions(ArrayValues):
         counts = np.full(self.shape, 2) if is_binary else np.asarray(space.nvec)
         starts = np.zeros(self.shape) if is_binary else np.asarray(space.start)
         self.counts: tuple[int, ...] = tuple(counts.reshape(-1).tolist())
-        self.n_choices = sum(self.counts)
+        self.n_choices: int = sum(self.counts)
         self._least = starts.astype(np.int64)
         self._most = self._least + (counts.astype(np.int64) - 1)
 
@@ -183,15 +185,16 @@ class MultiDiscreteActions(ArrayValues):
 class BoxActions(ArrayValues):
     """A Box of floats of any shape; the bounds ``low`` and ``high`` are float64 ``[size]``."""
 
-    counts = ()
+    counts: tuple[int, ...] = ()
     n_choices = 0
     described = "a Box of at least one float"
-    first, last = 1, 0  # no int is an action
+    first: int = 1
+    last: int = 0  # no int is an action
 
     def __init__(self, space: Box) -> None:
         super().__init__(space, native_dtype(space), "iuf")
-        self.low = np.asarray(space.low, np.float64).reshape(-1)
-        self.high = np.asarray(space.high, np.float64).reshape(-1)
+        self.low: NDArray[np.float64] = np.asarray(space.low, np.float64).reshape(-1)
+        self.high: NDArray[np.float64] = np.asarray(space.high, np.float64).reshape(-1)
         self._bounds: tuple[list[float], list[float]] = self.low.tolist(), self.high.tolist()
 
     @staticmethod

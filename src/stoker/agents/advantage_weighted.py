@@ -38,7 +38,7 @@ class NormalActor(Actor):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.log_stds = nn.Parameter(torch.zeros(self.scale.size))
+        self.log_stds: nn.Parameter = nn.Parameter(torch.zeros(self.scale.size))
 
     def stds(self) -> torch.Tensor:
         """The standard deviation of each number of an action ``[size]``."""

@@ -38,13 +38,13 @@ class ArrayValues:
 
     def __init__(self, space: gymnasium.Space[Any], dtype: np.dtype[Any], kinds: str) -> None:
         self.shape: tuple[int, ...] = tuple(cast("Any", space).shape)
-        self.size = math.prod(self.shape)
+        self.size: int = math.prod(self.shape)
         self.dtype = dtype
         self._kinds = kinds
         self._takes_floats = dtype.kind == "f"
         self._taken = f"give {dtype.name} {list(self.shape)}"
         self._low, self._high = _limits(dtype)
-        self.is_short = self._takes_floats and len(self.shape) == 1 and self.size <= SHORT
+        self.is_short: bool = self._takes_floats and len(self.shape) == 1 and self.size <= SHORT
         """Whether the sum of an array's numbers, one by one, is the quickest way to look at them."""
 
     @property

@@ -60,7 +60,7 @@ class NetworkPolicy(ABC, Generic[NetworkT]):
         published: Mapping[str, float],
     ) -> None:
         self.network = network
-        self.published = published
+        self.published: Mapping[str, float] = published
         self._packed = PackedWeights(network)
         self._device = self._packed.values.device
         self._spaces = spaces
@@ -126,7 +126,7 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
     """
 
     name: ClassVar[str]
-    acting_state = frozenset({"explore_generator"})
+    acting_state: frozenset[str] = frozenset({"explore_generator"})
     needs_policy_extras = False
 
     _policy_type: type[PolicyT]

@@ -28,9 +28,9 @@ class EncodedPerceptron(ObservationNetwork):
         has_images = config.network == "cnn"
         super().__init__(observations, normalizes=config.normalize_observations, is_flat=not has_images)
         self._n_inputs = observations.n_inputs
-        self.encoder = encoder_of(observations, config, generator)
+        self.encoder: Encoder | None = encoder_of(observations, config, generator)
         n_features = self._n_inputs if self.encoder is None else self.encoder.n_features
-        self.mlp = MLP((n_features, *config.hidden_sizes, n_outputs), "relu", generator)
+        self.mlp: MLP = MLP((n_features, *config.hidden_sizes, n_outputs), "relu", generator)
 
     @property
     def perceptrons(self) -> tuple[MLP, ...]:

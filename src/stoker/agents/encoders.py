@@ -71,9 +71,9 @@ class Convolutions(nn.Module):
             convolution = nn.Conv2d(channels, n_filters, kernel, stride, device="meta")
             convolutions.append(seeded(convolution, generator, gain))
             channels, sides = n_filters, [(side - kernel) // stride + 1 for side in sides]
-        self.convolutions = nn.ModuleList(convolutions)
+        self.convolutions: nn.ModuleList = nn.ModuleList(convolutions)
         n_flat = channels * sides[0] * sides[1]
-        self.hidden = seeded(nn.Linear(n_flat, n_features, device="meta"), generator, gain)
+        self.hidden: nn.Linear = seeded(nn.Linear(n_flat, n_features, device="meta"), generator, gain)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """float32 ``[B, n_features]`` of float32 ``[B, *image_shape]``."""
@@ -117,16 +117,16 @@ class Encoder(nn.Module):
         gain = HIDDEN_GAIN if is_orthogonal else None
         plan = _Plan.of(observations, config)
         self._rows, self._seen, self._flat = observations.rows, plan.seen, plan.flat
-        self.images = nn.ModuleList(
+        self.images: nn.ModuleList = nn.ModuleList(
             Convolutions(plan.shapes[index], generator, gain, n_features)
             for index, n_features in zip(plan.seen, plan.image_features, strict=True)
         )
         sizes = (plan.n_together, *plan.layers)
-        self.layers = nn.ModuleList(
+        self.layers: nn.ModuleList = nn.ModuleList(
             seeded(nn.Linear(inputs, outputs, device="meta"), generator, gain)
             for inputs, outputs in itertools.pairwise(sizes)
         )
-        self.n_features = plan.n_features
+        self.n_features: int = plan.n_features
         self._activation = activation
 
     @staticmethod

@@ -63,7 +63,7 @@ class ObservationNetwork(nn.Module):
 
     def __init__(self, observations: Observations, *, normalizes: bool, is_flat: bool) -> None:
         super().__init__()
-        self.rows = observations.rows
+        self.rows: PackedRows | None = observations.rows
         self.normalizes = normalizes
         self.is_flat = is_flat
         if normalizes:  # buffers, so that each copy of the network has the moments that its weights go with
@@ -134,8 +134,10 @@ class MLP(nn.Module):
             seeded(nn.Linear(inputs, outputs, device="meta"), generator, gain)
             for (inputs, outputs), gain in zip(itertools.pairwise(sizes), gains, strict=True)
         ]
-        self.layers = nn.ModuleList(layers)
-        self.weights = [(layer.weight, layer.bias) for layer in layers]  # without a search for each use
+        self.layers: nn.ModuleList = nn.ModuleList(layers)
+        self.weights: list[tuple[torch.Tensor, torch.Tensor]] = [
+            (layer.weight, layer.bias) for layer in layers
+        ]  # without a search for each use
         self.activation: Activation = activation
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -168,7 +170,7 @@ class NumpyPass:
         self._packed = network.rows
         if network.normalizes:
             self._moments = _array(network.input_mean).reshape(-1), _array(network.input_scale).reshape(-1)
-        self.most_rows = _MOST_PRODUCTS // max(w.size for layers in self._layers for w, _ in layers)
+        self.most_rows: int = _MOST_PRODUCTS // max(w.size for layers in self._layers for w, _ in layers)
 
     def inputs(self, observations: NDArray[Any]) -> _Rows:
         """The input of the perceptrons for observations ``[B, *observation_shape]``."""

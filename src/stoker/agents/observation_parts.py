@@ -46,7 +46,8 @@ class WholeNumbers:
 
     def __init__(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> None:
         self.shape: tuple[int, ...] = low.shape
-        self.low, self.high = low, high
+        self.low: NDArray[np.int64] = low
+        self.high: NDArray[np.int64] = high
         self._bounds = (int(low), int(high)) if not low.shape else None
 
     def check(self, value: Any, name: str) -> None:

@@ -57,9 +57,12 @@ class PlainObservations(ArrayValues):
 
     def __init__(self, space: spaces.Box) -> None:
         super().__init__(space, *box_values(space))
-        self.n_inputs = self.n_statistics = self.size
+        self.n_inputs: int = self.size
+        self.n_statistics: int = self.size
         kind, dtype, columns = kind_of_box(space), native_dtype(space).name, slice(0, self.size)
-        self.parts = (PartLayout("observation", "", kind, self.shape, dtype, self, columns),)
+        self.parts: tuple[PartLayout, ...] = (
+            PartLayout("observation", "", kind, self.shape, dtype, self, columns),
+        )
 
     def blank(self, count: int) -> NDArray[Any]:
         """Observations of zeros, ``[count, *shape]``, to try a network with."""
@@ -90,12 +93,15 @@ class PackedObservations:
 
     def __init__(self, parts: Sequence[PartLayout], nest: Nest) -> None:
         self._nest = nest
-        self.rows, self.parts = _laid_out(parts)
+        laid_out = _laid_out(parts)
+        self.rows: PackedRows = laid_out[0]
+        self.parts: tuple[PartLayout, ...] = laid_out[1]
         self._offsets = [_offsets(part) for part in self.parts]
-        self.mask = self.rows.mask
+        self.mask: slice | None = self.rows.mask
         self.shape: tuple[int, ...] = (self.rows.width,)
-        self.dtype = self.rows.dtype
-        self.n_inputs, self.n_statistics = self.rows.n_flat, self.rows.n_floats
+        self.dtype: np.dtype[Any] = self.rows.dtype
+        self.n_inputs: int = self.rows.n_flat
+        self.n_statistics: int = self.rows.n_floats
 
     @property
     def spec(self) -> ArraySpec:

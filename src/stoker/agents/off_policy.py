@@ -63,7 +63,7 @@ class TargetNetwork(Generic[ModuleT]):
 
     def __init__(self, network: ModuleT, weights: PackedWeights, tau: float | None, interval: int) -> None:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False)
-        self.weights = PackedWeights(self.network)
+        self.weights: PackedWeights = PackedWeights(self.network)
         self._source = weights
         self._tau = tau
         self._interval = interval
@@ -89,6 +89,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         ConfigError: The replay cannot be kept.
     """
 
+    total_steps: int
     _env_spaces: tuple[Any, Any]
     """The environment's spaces of observations and actions, as the constructor got them."""
 

@@ -53,10 +53,12 @@ class PackedWeights:
         ]
         self._buffers = dict(network.named_buffers())
         self._has_gradients = has_gradients
-        self.values = torch.cat([parameter.detach().reshape(-1) for parameter in self._parameters])
+        self.values: torch.Tensor = torch.cat(
+            [parameter.detach().reshape(-1) for parameter in self._parameters]
+        )
         for parameter, view in zip(self._parameters, self.views(self.values), strict=True):
             parameter.data = view
-        self.gradients = torch.zeros_like(self.values if has_gradients else self.values[:0])
+        self.gradients: torch.Tensor = torch.zeros_like(self.values if has_gradients else self.values[:0])
         if has_gradients:
             for parameter, view in zip(self._parameters, self.views(self.gradients), strict=True):
                 parameter.grad = view

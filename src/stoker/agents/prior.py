@@ -81,7 +81,7 @@ class PriorReplay:
 
     def __init__(self, replay: UniformReplay, share: float) -> None:
         self._replay = replay
-        self.data = PriorData(_digest(replay), len(replay), share)
+        self.data: PriorData = PriorData(_digest(replay), len(replay), share)
 
     def fill_up(self, batch: Batch, batch_size: int) -> Batch:
         """The batch with rows drawn here behind its own, so that it has ``batch_size``."""

@@ -69,8 +69,11 @@ class AgentSpaces(Generic[ActionsT]):
         self.observations: Observations = observations_of(agent, observation_space, self.actions.n_choices)
         self._first, self._last = self.actions.first, self.actions.last
         columns = self.observations.mask
-        self.mask = None if columns is None else ActionMask(columns, self.actions)
-        self.plain = {"observation": plain_space(observation_space), "action": plain_space(action_space)}
+        self.mask: ActionMask | None = None if columns is None else ActionMask(columns, self.actions)
+        self.plain: dict[str, Any] = {
+            "observation": plain_space(observation_space),
+            "action": plain_space(action_space),
+        }
 
     def are_valid(self, batch: ExperienceBatch) -> bool:
         """Whether ``check_experience`` surely passes each of the batch's experiences."""

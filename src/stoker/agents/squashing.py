@@ -64,7 +64,7 @@ class ActionScale:
                 "env, lambda action: action, gymnasium.spaces.Box(low, high)) with the bounds that it needs, "
                 "leave out ClipAction, which removes them, or use PPO (--agent ppo)"
             )
-        self.size = actions.size
+        self.size: int = actions.size
         self._dtype = actions.dtype
         self._low, self._high = low, high
         self._half = high / 2 - low / 2  # neither overflows

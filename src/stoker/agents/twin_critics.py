@@ -124,7 +124,8 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         ConfigError: A space, the seed or the device cannot be used.
     """
 
-    action_kinds = (BoxActions,)
+    opt_steps: int
+    action_kinds: tuple[type[BoxActions]] = (BoxActions,)
     """The kinds of action space that it acts in."""
 
     _outputs_per_number: int

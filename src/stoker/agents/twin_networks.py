@@ -10,6 +10,7 @@ from torch import nn
 
 from stoker.agents.config import TwinCriticConfig
 from stoker.agents.encoded import EncodedPerceptron, encoder_of
+from stoker.agents.encoders import Encoder
 from stoker.agents.networks import MLP
 from stoker.agents.observations import Observations
 from stoker.agents.packing import PackedWeights
@@ -59,10 +60,10 @@ class TwinCritics(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.encoder = encoder_of(observations, config, generator)
+        self.encoder: Encoder | None = encoder_of(observations, config, generator)
         n_features = observations.n_inputs if self.encoder is None else self.encoder.n_features
         sizes = (n_features + action_size, *config.hidden_sizes, 1)
-        self.mlps = nn.ModuleList([MLP(sizes, "relu", generator) for _ in range(2)])
+        self.mlps: nn.ModuleList = nn.ModuleList([MLP(sizes, "relu", generator) for _ in range(2)])
 
     def passes(self, weights: PackedWeights, count: int = 2) -> StackedPasses:
         """The passes of the first ``count`` perceptrons, whose weights are packed."""
@@ -76,6 +77,6 @@ class StateValue(nn.Module):
         self, observations: Observations, config: TwinCriticConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.encoder = encoder_of(observations, config, generator)
+        self.encoder: Encoder | None = encoder_of(observations, config, generator)
         n_features = observations.n_inputs if self.encoder is None else self.encoder.n_features
-        self.mlp = MLP((n_features, *config.hidden_sizes, 1), "relu", generator)
+        self.mlp: MLP = MLP((n_features, *config.hidden_sizes, 1), "relu", generator)

@@ -204,7 +204,7 @@ class Budget:
         self._playing: set[ActorId] = set()
         self._n_steps = 0
         self._total_reward = 0.0
-        self.ended = 0
+        self.ended: int = 0
         """Episodes that were played to their ends."""
 
     @property

@@ -22,7 +22,7 @@ from stoker.runs.smoothing import Smoothing
 
 __all__ = ["Plot"]
 
-logger = logging.getLogger("stoker.cli")
+_logger = logging.getLogger("stoker.cli")
 _EXAMPLE = "such as `stoker plot runs/CartPole-v1 -o curve.png`"
 
 
@@ -80,7 +80,7 @@ class Plot(Command, frozen=True, kw_only=True):
         if all(isinstance(value, int | float) for value in firsts.values()):
             groups.sort(key=lambda group: cast("float", firsts[group.label]))
         for place in absent:
-            logger.warning("%s is left out: its config has no %s", runs[place].directory, key)
+            _logger.warning("%s is left out: its config has no %s", runs[place].directory, key)
         found: list[CurveGroup] = []
         for group in groups:
             members = [runs[place] for place in group.members]
@@ -90,7 +90,7 @@ class Plot(Command, frozen=True, kw_only=True):
             raise ConfigError("no episode has ended yet in any of these runs: there is nothing to plot")
         figure, left_out = draw_groups(found, self.title, self.statistic or "mean", smoothing)
         for left in left_out:
-            logger.warning("%s is left out: %s", left.label, left.reason)
+            _logger.warning("%s is left out: %s", left.label, left.reason)
         return figure
 
 
@@ -105,7 +105,7 @@ async def _curves_of(run: TrainingRun) -> Curves | None:
     except RunBroken:
         raise
     except RunDirectoryError as error:
-        logger.warning("%s", error)
+        _logger.warning("%s", error)
         return None
 
 
@@ -121,5 +121,5 @@ async def _all_runs(path: str) -> list[TrainingRun]:
     found = await list_runs(path)
     for error in found:
         if not isinstance(error, TrainingRun):
-            logger.warning("left out: %s", error)
+            _logger.warning("left out: %s", error)
     return [run for run in found if isinstance(run, TrainingRun)]

@@ -39,8 +39,8 @@ class ServedTraining:
     """
 
     def __init__(self, config: TrainConfig, run: TrainingRun | None, max_steps: int | None) -> None:
-        self.config = config
-        self.spaces = None if config.spaces is None else msgspec.convert(config.spaces, Spaces)
+        self.config: TrainConfig = config
+        self.spaces: Spaces | None = None if config.spaces is None else msgspec.convert(config.spaces, Spaces)
         self._agent = None if self.spaces is None else _agent_for(config)
         self._run = run
         self._is_new = run is None
@@ -137,9 +137,9 @@ class ServedPolicy:
     def __init__(self, path: str, which: str | None) -> None:
         self._policy = FixedPolicy(path, which)
         self._path = path
-        self.spaces = self._policy.spaces.gymnasium()
-        self.what = f"a fixed policy, {self._policy.name}"
-        self.lines = [f"{'policy':<8} {from_here(Path(path))}"]
+        self.spaces: tuple[Any, Any] = self._policy.spaces.gymnasium()
+        self.what: str = f"a fixed policy, {self._policy.name}"
+        self.lines: list[str] = [f"{'policy':<8} {from_here(Path(path))}"]
 
     def farewell(self, done: str) -> str:
         """The last line."""

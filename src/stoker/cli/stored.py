@@ -37,7 +37,7 @@ __all__ = [
     "written_config",
 ]
 
-logger = logging.getLogger("stoker.cli")
+_logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
     f"there is no {CONFIG}, which names the agent and the environment: a program with its own session "
     "trained this run, or it was killed before it began. Resume it in that program with TrainingRun.resume, "
@@ -160,7 +160,7 @@ async def _open_begun(path: str) -> TrainingRun:
     for run in reversed(named):
         if await to_thread.run_sync(_has_begun, run):
             for directory in passed:
-                logger.warning("passed over %s, which has neither %s nor a checkpoint", directory, CONFIG)
+                _logger.warning("passed over %s, which has neither %s nor a checkpoint", directory, CONFIG)
             return run
         passed.append(run.directory)
     return newest

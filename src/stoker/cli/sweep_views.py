@@ -48,8 +48,10 @@ class SeedRun:
     """
 
     def __init__(self, seed: int, order: Order | None, run: Path | None = None) -> None:
-        self.seed, self.order, self.run = seed, order, run
-        self.report = Report()
+        self.seed: int = seed
+        self.order: Order | None = order
+        self.run: Path | None = run
+        self.report: Report = Report()
         self.state = WAITING if order is not None else "done"
         self.exit_code: int | None = None
         """That of its process; None: it has not ended, or has not begun."""

@@ -21,7 +21,7 @@ import msgspec
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 from rich.console import Console
 
-from stoker.cli.limits import TrainingCommand
+from stoker.cli.limits import Limits, TrainingCommand
 from stoker.cli.printing import command, counted, from_here
 from stoker.cli.sweep_messages import Order, Report
 from stoker.cli.sweep_views import FAILED, RUNNING, WAITING, SeedRun, sweep_view
@@ -63,7 +63,8 @@ class Sweeper(SignalGuard):
     """
 
     def __init__(self, flags: TrainingCommand, program: Sequence[str] = PROGRAM) -> None:
-        self.limits = limits = flags.limits()
+        self.limits: Limits = flags.limits()
+        limits = self.limits
         """How long it may take."""
         super().__init__(ENDING_SIGNALS, limits.grace_s + _EXTRA_S, limits.leaves_at)
         self._program = program
@@ -74,7 +75,7 @@ class Sweeper(SignalGuard):
         self._version = Path()
         self.seeds: Sequence[SeedRun] = ()
         """Those of the sweep."""
-        self.refused = ""
+        self.refused: str = ""
         """The usage error of a process: as all seeds have the same settings, no other one begins."""
 
     def say(self, text: str) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAVE_S", "Connection", "Transport"]
 
-logger = logging.getLogger("stoker.client")
+_logger = logging.getLogger("stoker.client")
 
 Transport = Literal["auto", "websocket", "http"]
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
@@ -128,7 +128,7 @@ class Connection:
             case _:
                 return error
         if now == self._away_since:
-            logger.warning("%s: %s; trying again", url, error)
+            _logger.warning("%s: %s; trying again", url, error)
         return None
 
     # Opening ----------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Connection:
             except WebSocketRefused as refused:
                 if self._transport == "websocket":
                     raise ConfigError(f"{self._client.base_url} speaks no WebSocket: {refused}") from refused
-                logger.info("%s speaks no WebSocket (%s): using HTTP", self._client.base_url, refused)
+                _logger.info("%s speaks no WebSocket (%s): using HTTP", self._client.base_url, refused)
                 self._transport = "http"
             else:
                 return
@@ -238,7 +238,7 @@ class Connection:
         with anyio.move_on_after(limit_s) as waiting:
             await session.flush()
         if waiting.cancelled_caught:
-            logger.warning("the training has ended, and its server has not said whether all is on its disk")
+            _logger.warning("the training has ended, and its server has not said whether all is on its disk")
 
     async def leave(self) -> None:
         """Remove the streams of a name that nobody will use again. The connection is closed by now."""

@@ -40,7 +40,7 @@ class Delivery(ForActors):
         action: Callable[[Any], Any],
     ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec: Spec = spec
         """What the server said about itself when it was connected last."""
         self.prefix = prefix
         """What the server calls actor 3: this and ``3``."""
@@ -51,9 +51,11 @@ class Delivery(ForActors):
         self._failure: StokerError | None = None
         self._is_closed = False
         self._is_stopped = False
-        self.heard_at = time.monotonic()
+        self.heard_at: float = time.monotonic()
         """When the server answered last, in monotonic seconds."""
-        self.sender = Sender(spec.limits, action, keeps="durable" in spec.features, is_heard=self._hear)
+        self.sender: Sender = Sender(
+            spec.limits, action, keeps="durable" in spec.features, is_heard=self._hear
+        )
         """Sends what the actors have to send."""
 
     def know(self, spec: Spec) -> None:

@@ -14,7 +14,7 @@ from stoker.types import ActorId
 
 __all__ = ["ForActors"]
 
-logger = logging.getLogger("stoker.client")
+_logger = logging.getLogger("stoker.client")
 
 
 class ForActors:
@@ -31,9 +31,9 @@ class ForActors:
     agent = None
 
     def __init__(self) -> None:
-        self.config = SessionConfig()
-        self.clocks = Clocks()
-        self.pacing = Pacing(None, 1, _no_progress, lambda: 0, self.config.actor_timeout_s)
+        self.config: SessionConfig = SessionConfig()
+        self.clocks: Clocks = Clocks()
+        self.pacing: Pacing = Pacing(None, 1, _no_progress, lambda: 0, self.config.actor_timeout_s)
         self.supervised_actors: set[ActorId] = set()
         self._episodes: dict[ActorId, int] = {}
 
@@ -61,7 +61,7 @@ class ForActors:
 
     def log_event(self, event: RunEvent) -> None:
         """Log what happened to an actor; the server's run does not hold it."""
-        logger.info("%r", event)
+        _logger.info("%r", event)
 
 
 def _no_progress() -> LearnerProgress:

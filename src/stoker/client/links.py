@@ -34,8 +34,8 @@ try:
         WebSocketUpgradeError,
     )
     from wsproto.utilities import LocalProtocolError  # to send while the connection is closing
-except ImportError as error:
-    raise MissingDependency("httpx2[ws]", "client") from error
+except ImportError as _error:
+    raise MissingDependency("httpx2[ws]", "client") from _error
 
 __all__ = ["HttpLink", "Link", "LinkBroken", "WebSocketLink", "WebSocketRefused", "problem_of"]
 
@@ -153,7 +153,7 @@ class WebSocketLink:
         self._awaited: dict[int | str, _Awaited] = {}
         self._last_error: Problem | None = None  # that belongs to no message: it says why a close follows
         self._n_words = 0  # how many frames have come
-        self.was_fenced = False
+        self.was_fenced: bool = False
         """Whether the server closed the connection because another one has taken an actor over."""
 
     @classmethod

@@ -17,7 +17,7 @@ from stoker.types import ActMode
 
 __all__ = ["LocalPolicy"]
 
-logger = logging.getLogger("stoker.client")
+_logger = logging.getLogger("stoker.client")
 
 
 class LocalPolicy:
@@ -41,7 +41,7 @@ class LocalPolicy:
     ) -> None:
         if not 0.0 <= epsilon <= 1.0:
             raise ConfigError(f"epsilon={epsilon!r}: give a probability, 0 to 1")
-        self.version = -1
+        self.version: int = -1
         """The version of the policy."""
         self._fetch = fetch
         self._space = action_space
@@ -64,7 +64,7 @@ class LocalPolicy:
         except RunBroken as error:
             raise ConfigError(f"{error}: use the server's version of stoker") from error
         self.version = version
-        logger.debug("acting with policy %d", version)
+        _logger.debug("acting with policy %d", version)
 
     def act(self, observation: Any, mode: ActMode) -> Any:
         """The greedy action, or a random one of those that the observation's mask allows."""

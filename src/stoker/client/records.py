@@ -75,11 +75,11 @@ class SealedRecords:
         self.chosen: Chosen | None = None
         self.failure: StokerError | None = None
         """Raised by the next call: the server refused one of its records, or the actor was taken over."""
-        self.is_lost = False
+        self.is_lost: bool = False
         """Whether another client has the actor: nothing is sent for it any more."""
-        self.changed = anyio.Event()
+        self.changed: anyio.Event = anyio.Event()
         """Set, and replaced, at each answer."""
-        self.steps = 0
+        self.steps: int = 0
         """How many steps the server has accepted, each counted once."""
         self._counted = last  # up to this record
 

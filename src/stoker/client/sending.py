@@ -22,7 +22,7 @@ from stoker.protocol import ActorAnswer, Problem, ProtocolError, SpecLimits, Ste
 
 __all__ = ["Sender"]
 
-logger = logging.getLogger("stoker.client")
+_logger = logging.getLogger("stoker.client")
 
 _AT_ONCE: Final = 4
 """Messages that may be under way together: a far server answers the first while the others travel."""
@@ -55,10 +55,10 @@ class Sender:
     def __init__(
         self, limits: SpecLimits, action: Callable[[Any], Any], *, keeps: bool, is_heard: Callable[[], None]
     ) -> None:
-        self.is_done = False
+        self.is_done: bool = False
         """Whether the training has ended: what it did not take is dropped."""
         self.keeps = keeps
-        self.limits = limits
+        self.limits: SpecLimits = limits
         self._action = action
         self._is_heard = is_heard
         self._ready: dict[RemoteStream, None] = {}
@@ -219,7 +219,7 @@ class Sender:
             case "no-episode" | "invalid" | "off-policy" | "too-large" | "too-deep" | "malformed":
                 self._blame(batch, problem, lambda stream: stream.refused(refusal(stream, error, problem)))
             case _ if problem.status in (408, 429) or problem.status >= 500:
-                logger.debug("%s", error)
+                _logger.debug("%s", error)
                 return float(problem.retry_after or 0.0)
             case _:
                 raise ConfigError(f"the server refuses this client: {error}") from error

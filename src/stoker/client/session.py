@@ -23,7 +23,7 @@ from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, Experience
 
 __all__ = ["RemoteSession"]
 
-logger = logging.getLogger("stoker.client")
+_logger = logging.getLogger("stoker.client")
 
 
 class RemoteSession(Delivery):
@@ -55,7 +55,8 @@ class RemoteSession(Delivery):
     ) -> None:
         codec = SpaceCodec(*spaces)
         super().__init__(spec, prefix, find, partial(codec.action, path="action"))
-        self.observation_space, self.action_space = spaces
+        self.observation_space: gymnasium.Space[Any] = spaces[0]
+        self.action_space: gymnasium.Space[Any] = spaces[1]
         self._codec = codec
         self._acting: set[ActorId] = set()
         self._local: LocalPolicy | None = None

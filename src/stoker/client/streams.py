@@ -33,6 +33,8 @@ class RemoteStream(SealedRecords):
         wants_actions: whether the server is to choose actions.
     """
 
+    sealed: int
+
     def __init__(
         self,
         actor_id: ActorId,

@@ -90,7 +90,7 @@ class Cutter:
         self._spaces = observation_space, action_space
         self._actors = actors
         self._ends = ends
-        self.n_dropped = 0
+        self.n_dropped: int = 0
 
     def episodes(self, blocks: Iterable[Rows]) -> Iterator[Episode]:
         """The episodes, in order; the longest one and a block are in memory."""

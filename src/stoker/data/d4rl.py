@@ -42,7 +42,7 @@ class D4rlTable:
                 raise InvalidDataset(
                     source, f"it has none of D4RL's arrays, but {names}: give {_COLUMNS[0]}, ..."
                 )
-            self.n_rows = common_length({name: array.shape[0] for name, array in arrays.items()}, source)
+            self.n_rows: int = common_length({name: array.shape[0] for name, array in arrays.items()}, source)
             self.layouts: Mapping[str, Layout] = {
                 name: Layout(array.dtype, array.shape[1:]) for name, array in arrays.items()
             }

@@ -39,7 +39,8 @@ class Extremes:
     """
 
     def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
-        self.low, self.high = low, high
+        self.low: NDArray[Any] = low
+        self.high: NDArray[Any] = high
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Extremes:

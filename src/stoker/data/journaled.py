@@ -67,7 +67,7 @@ class JournalDataset:
         min_reward: float | None = None,
     ) -> None:
         source = str(run.directory) if isinstance(run, TrainingRun) else str(run)
-        self.run = (
+        self.run: TrainingRun = (
             run if isinstance(run, TrainingRun) else TrainingRun.find(Path(source.removeprefix("run:")))
         )
         self._journal = self.run.journal
@@ -77,9 +77,9 @@ class JournalDataset:
                 self._journal.directory,
                 "there are no transitions here: the run was trained without a journal, or has no step yet",
             )
-        self.first_step = headers[0].total_steps
+        self.first_step: int = headers[0].total_steps
         there = count_steps(self._journal)
-        self.last_step = there if to_step is None else to_step
+        self.last_step: int | None = there if to_step is None else to_step
         self._from_step = self.first_step if from_step is None else from_step
         self._check_range(there)
         before = [header for header in headers if header.total_steps < self._from_step]
@@ -87,7 +87,7 @@ class JournalDataset:
         self._actors = None if actors is None else frozenset(actors)
         self._min_reward = -math.inf if min_reward is None else min_reward
         self.n_dropped = 0
-        self.info = self._info(source)
+        self.info: DatasetInfo = self._info(source)
 
     def _check_range(self, there: int | None) -> None:
         start, stop = self._from_step, self.last_step

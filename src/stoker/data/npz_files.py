@@ -65,7 +65,7 @@ class NpzTable:
                     with archive.open(member) as file:
                         layouts[name], lengths[name] = _header_of(file, member, source)
         self.layouts: Mapping[str, Layout] = layouts
-        self.n_rows = common_length(lengths, source)
+        self.n_rows: int = common_length(lengths, source)
 
     def blocks(self, names: list[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """These columns in order, some thousand rows at a time."""

@@ -44,7 +44,7 @@ class ParquetTable:
         self._arrow, self._parquet = _pyarrow()
         self.source = source
         self._paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        self.n_rows = 0
+        self.n_rows: Any = 0
         self.metadata: bytes | None = None
         schema: Any = None
         shapes: dict[str, list[int]] = {}

@@ -27,7 +27,7 @@ class FileDataset(ABC):
 
     def __init__(self, info: DatasetInfo, *, check: bool) -> None:
         self.info = info
-        self.n_dropped = 0
+        self.n_dropped: int = 0
         with blamed(info.source):
             self._checker = EpisodeChecker(info, values=check)
         self._running: WeakSet[Generator[Episode]] = WeakSet()

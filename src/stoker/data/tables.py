@@ -278,7 +278,7 @@ class TableDataset(FileDataset):
             status = self._ends
         cutter = Cutter(self.info.observation_space, self.info.action_space, self._actors, status)
         for episode in cutter.episodes(self._rows()):
-            self.n_dropped = cutter.n_dropped
+            self.n_dropped: int = cutter.n_dropped
             yield episode
         self.n_dropped = cutter.n_dropped
 

@@ -32,12 +32,12 @@ try:
     import ray
     import ray.exceptions as ray_errors
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ImportError as error:
-    raise MissingDependency("ray", "ray") from error
+except ImportError as _error:
+    raise MissingDependency("ray", "ray") from _error
 
 __all__ = ["Answer", "Events", "RayCalls"]
 
-logger = logging.getLogger("stoker.distributed")
+_logger = logging.getLogger("stoker.distributed")
 _ray: Any = ray
 """Untyped: what is used of Ray has no types."""
 
@@ -156,7 +156,7 @@ class RayCalls:
         self, otherwise: Callable[[], None], then: Callable[[int | None], None], answer: Answer
     ) -> None:
         if (error := answer.exception()) is not None:
-            logger.debug("the count of a process could not be read: %r", error)
+            _logger.debug("the count of a process could not be read: %r", error)
             otherwise()
         else:
             then(answer.result())

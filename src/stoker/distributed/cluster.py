@@ -30,8 +30,8 @@ try:
     import ray._private.state as ray_state
     import ray._private.utils as ray_utils
     import ray._private.worker as ray_worker
-except ImportError as error:
-    raise MissingDependency("ray", "ray") from error
+except ImportError as _error:
+    raise MissingDependency("ray", "ray") from _error
 
 __all__ = ["Cluster", "Node"]
 
@@ -45,7 +45,7 @@ _tokens: Any = getattr(_raylet, "AuthenticationTokenLoader", None)  # older ones
 """Untyped, as most of Ray is; the private modules are those that Ray's own commands use."""
 
 
-logger = logging.getLogger("stoker.distributed")
+_logger = logging.getLogger("stoker.distributed")
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -362,7 +362,7 @@ def _shut_down() -> None:
 
 def _note(data: Mapping[str, Any], **_: Any) -> None:
     """What Ray says of its processes, to a log: that a worker ended, for one, which the place reports."""
-    logger.debug("%s", " ".join(map(str, data.get("lines", ()))))
+    _logger.debug("%s", " ".join(map(str, data.get("lines", ()))))
 
 
 def _same_address(host: str, port: int, other_host: str, other_port: int) -> bool:

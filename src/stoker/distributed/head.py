@@ -9,7 +9,7 @@ from stoker.distributed.reaching import check_reachable, host_and_port
 
 __all__ = ["HeadWatch", "head_answers"]
 
-logger = logging.getLogger("stoker.distributed")
+_logger = logging.getLogger("stoker.distributed")
 
 _ASK_S = 5.0
 _QUIET_S = 10.0
@@ -53,11 +53,11 @@ class HeadWatch:
         if is_there:
             self._answered_at = self._now
             if self._is_gone:
-                logger.warning("the head of the cluster at %s answers again", self._address)
+                _logger.warning("the head of the cluster at %s answers again", self._address)
             self._is_gone = False
         elif not self._is_gone and quiet_s >= _QUIET_S:
             self._is_gone = True
-            logger.warning(
+            _logger.warning(
                 "the head of the cluster at %s has not answered for %.0f s: unless it comes back, Ray ends "
                 "this process a minute after the head; the run can then be resumed",
                 self._address,

@@ -21,7 +21,7 @@ import msgspec
 
 import stoker.actors.messages as messages
 from stoker.actors.messages import Mailbox, Weights, WorkerCommand, WorkerMessage
-from stoker.actors.worker import Worker
+from stoker.actors.worker import Assignment, Worker
 from stoker.distributed.parcels import Batch, Delivery, Ended, Hello, Opening
 from stoker.distributed.played import PlayedSteps, read_total
 from stoker.distributed.versions import Versions
@@ -30,7 +30,7 @@ from stoker.types import Experience, ExperienceBatch
 
 __all__ = ["Host"]
 
-logger = logging.getLogger("stoker.distributed")
+_logger = logging.getLogger("stoker.distributed")
 
 _BATCH_STEPS, _LINK_STEPS = 256, 32
 """A batch with this many steps, or this many for each link, is sent at once: links need their credit back."""
@@ -196,8 +196,8 @@ class _HostedLink:
     """One link: a worker, its thread and its commands."""
 
     def __init__(self, host: Host, opening: Opening, slot: int, played: PlayedSteps) -> None:
-        self.number = opening.link
-        self.assignment = opening.assignment
+        self.number: int = opening.link
+        self.assignment: Assignment = opening.assignment
         self.commands: Mailbox[WorkerCommand] = Mailbox()
         self.slot = slot
         self.n_sent = 0
@@ -224,7 +224,7 @@ class _HostedLink:
             anyio.run(self._play, backend=self._backend)
         except BaseException as error:
             why = f"its thread has ended ({type(error).__name__}: {error})"
-            logger.exception("actor %r: %s", self.assignment.actor_id, why)
+            _logger.exception("actor %r: %s", self.assignment.actor_id, why)
         self._host.end(self, why)
 
     async def _play(self) -> None:

@@ -29,8 +29,8 @@ from stoker.runs.metadata import now, read_metadata
 try:
     import ray
     import ray._private.utils as ray_utils
-except ImportError as error:
-    raise MissingDependency("ray", "ray") from error
+except ImportError as _error:
+    raise MissingDependency("ray", "ray") from _error
 
 __all__ = ["DetachedLearner", "LearnerActor"]
 

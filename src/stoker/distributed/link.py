@@ -46,21 +46,21 @@ class RayLink:
     def __init__(self, assignment: Assignment, load: bytes, owner: LinkOwner) -> None:
         self.messages: Mailbox[WorkerEvent] = Mailbox()
         self.assignment = assignment
-        self.credit = 0
+        self.credit: int = 0
         """Steps that it may do in addition, not sent yet."""
         self.weights: Weights | None = None
         """New weights for it, not sent yet."""
-        self.is_stopped = False
+        self.is_stopped: bool = False
         self.killed_at: float | None = None
         """When its environment was to be left behind, in monotonic seconds."""
-        self.opened_at = 0.0
+        self.opened_at: float = 0.0
         """When it was sent to a process."""
         self.has_started = False
         """Whether it has sent anything."""
-        self.has_exited = False
+        self.has_exited: bool = False
         self.number: int | None = None
         """Its number at the process that plays it; None: it waits for one."""
-        self.granted = 0 if assignment.asks else assignment.window_steps
+        self.granted: int = 0 if assignment.asks else assignment.window_steps
         """All the credit that it has been sent."""
         self.n_received = 0
         """The steps that came back."""

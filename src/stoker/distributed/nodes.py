@@ -14,8 +14,8 @@ from stoker.errors import ConfigError, MissingDependency
 try:
     import ray
     import ray.exceptions as ray_errors
-except ImportError as error:
-    raise MissingDependency("ray", "ray") from error
+except ImportError as _error:
+    raise MissingDependency("ray", "ray") from _error
 
 __all__ = ["node_answers", "refusal_of", "whereabouts", "words_of"]
 

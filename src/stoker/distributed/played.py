@@ -35,7 +35,7 @@ class PlayedSteps:
     def __init__(self, name: str, n_slots: int) -> None:
         directory = Path(tempfile.gettempdir())
         _remove_old(directory)
-        self.path = directory / f"{_PREFIX}{name}"
+        self.path: Path = directory / f"{_PREFIX}{name}"
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.ftruncate(descriptor, n_slots * _SLOT_BYTES)

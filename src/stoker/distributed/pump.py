@@ -28,7 +28,7 @@ from stoker.errors import ConfigError
 
 __all__ = ["Pump"]
 
-logger = logging.getLogger("stoker.distributed")
+_logger = logging.getLogger("stoker.distributed")
 
 _POLL_S = 1.0
 """A process without messages answers after this time."""
@@ -92,7 +92,7 @@ class Pump:
         self._workers = workers
         self._lock = lock
         self._events: Events = queue.SimpleQueue()
-        self.calls = RayCalls(cluster, name, worker_cpus, self._events)
+        self.calls: RayCalls = RayCalls(cluster, name, worker_cpus, self._events)
         self._head = HeadWatch(cluster.address, partial(self.calls.ask_head, _QUIET_S), time.monotonic())
         self._due: dict[RayWorker, float] = {}  # when what it has to send goes out
         self._sent_at: dict[RayWorker, float] = {}
@@ -122,7 +122,7 @@ class Pump:
             while self.calls.is_connected and not self._is_closed(time.monotonic()):
                 self._turn()
         except Exception as error:
-            logger.exception("the connection to the workers has failed")
+            _logger.exception("the connection to the workers has failed")
             refusal = ConfigError(
                 f"the connection to the workers has failed ({type(error).__name__}: {error})"
             )
@@ -201,7 +201,7 @@ class Pump:
         with self._lock:
             incarnation.hello, incarnation.heard_at = hello, time.monotonic()
             worker.waits_for = ""
-        logger.info("worker %d plays on node %s (process %d)", worker.index, hello.node, hello.pid)
+        _logger.info("worker %d plays on node %s (process %d)", worker.index, hello.node, hello.pid)
         self._poll(worker, incarnation)
         self._begin_if_enough()
         self._due[worker] = 0.0
@@ -229,7 +229,7 @@ class Pump:
             for worker in self._workers:
                 worker.waits_for = shortage or "" if worker.is_starting else ""
         if shortage is not None and shortage != self._said:
-            logger.warning("%s", shortage)
+            _logger.warning("%s", shortage)
         self._said = shortage or ""
 
     # Messages -----------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ class Pump:
             self._plan(worker)
         hello = incarnation.hello
         if hello is None:
-            logger.warning("worker %d could not start: %s", worker.index, why)
+            _logger.warning("worker %d could not start: %s", worker.index, why)
             return
         self._losses.append(loss)
         neighbors = (other.now for other in self._workers if other is not worker)
@@ -328,7 +328,7 @@ class Pump:
         hello = incarnation.hello
         where = "" if hello is None else f" on node {hello.node}"
         printed = "" if hello is None or not hello.output_path else f"; it printed to {hello.output_path}"
-        logger.warning("worker %d%s was lost: %s; %s%s", worker.index, where, loss.why, lost, printed)
+        _logger.warning("worker %d%s was lost: %s; %s%s", worker.index, where, loss.why, lost, printed)
 
     def _check(self, worker: RayWorker, incarnation: Incarnation, now: float) -> None:
         """Give up a process that does not start or cannot go on.

@@ -57,12 +57,12 @@ class Incarnation:
         """When its node answered last."""
         self.is_node_asked = False
         self.links: dict[int, RayLink] = {}
-        self.received = 0
+        self.received: int = 0
         """The steps that have arrived from it, and those that it reported lost itself."""
         self.has_weights: Weights | None = None
         """The weights that were sent to it last."""
         self.n_links = 0
-        self.n_batches = 0
+        self.n_batches: int = 0
 
     @property
     def most_in_flight(self) -> int:
@@ -115,19 +115,21 @@ class RayWorker:
         self.start_at: float | None = None
         """When the next process is due, in monotonic seconds; None: none is."""
         self.n_incarnations = 0
-        self.n_barren = 0
+        self.n_barren: int = 0
         """So many processes in a row have ended without a step."""
-        self.steps = self.lost_steps = self.late_batches = 0
+        self.steps: int = 0
+        self.lost_steps: int = 0
+        self.late_batches: int = 0
         self.waits_for = ""
         """What a process that is to start needs; empty: it starts."""
-        self.why = ""
+        self.why: str = ""
         """Why the last process ended."""
-        self.is_closed = False
-        self.closed_why = ""
+        self.is_closed: bool = False
+        self.closed_why: str = ""
         self._wake = wake
         self._waiting: list[RayLink] = []
         self._dirty: dict[RayLink, None] = {}
-        self.is_urgent = False
+        self.is_urgent: bool = False
         self._state: tuple[WorkerState, float] = "starting", time.monotonic()
 
     # Called by links, with the lock held ----------------------------------------------------------------

@@ -72,7 +72,7 @@ class VectorRounds:
 
     def __init__(self, env: VectorEnv[Any, Any, Any], actor_ids: Sequence[ActorId] | None = None) -> None:
         try:
-            self.mode = _checked(env, actor_ids)
+            self.mode: AutoresetMode = _checked(env, actor_ids)
         except ConfigError:
             close_of(env)
             raise
@@ -84,12 +84,12 @@ class VectorRounds:
             for index, sub in enumerate(subs):
                 if not isinstance(sub, ResultsWrapper):
                     subs[index] = PartWrapper(sub, Results(sub, f"sub-environment {index}"))
-        self.num_envs = env.num_envs
+        self.num_envs: int = env.num_envs
         self._everyone = list(range(env.num_envs))
         self._actor_ids: tuple[ActorId, ...] = tuple(self._everyone if actor_ids is None else actor_ids)
         self.observation_space: Any = self._env.single_observation_space
         self.action_space: Any = self._env.single_action_space
-        self.takes_seeds = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+        self.takes_seeds: bool = isinstance(env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
         """Whether ``reset`` takes a seed for each sub-environment; others take one number, or none."""
         self._has_arrays = isinstance(self.observation_space, ARRAY_SPACES)
         self._takes_arrays = isinstance(self.action_space, ARRAY_SPACES)

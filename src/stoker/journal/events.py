@@ -155,7 +155,7 @@ class Recent(LRUDict[ActorId, Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.last = LastBatch()
+        self.last: LastBatch = LastBatch()
 
 
 def encode_header(fields: Mapping[str, Any]) -> bytes:

@@ -65,7 +65,7 @@ class Journal:
 
     def __init__(self, directory: Path, starts: Sequence[tuple[int, int]]) -> None:
         self.directory = directory
-        self.starts = tuple(starts)
+        self.starts: tuple[tuple[int, int], ...] = tuple(starts)
 
     def segments(self) -> list[Segment]:
         """All segments, also abandoned ones and those of unknown attempts, by attempt and event."""

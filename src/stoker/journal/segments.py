@@ -154,13 +154,13 @@ class SegmentReader:
         self.path = path
         self.header: SegmentHeader | None = None
         """The segment's header, once it was read; None also if it cannot be."""
-        self.whole_bytes = 0
+        self.whole_bytes: int = 0
         """Where the last whole record ends that was read."""
-        self.torn_bytes = 0
+        self.torn_bytes: int = 0
         """The length of the torn tail, once the end was reached."""
         self.damage: str | None = None
         """What cannot be read although the file continues behind it."""
-        self.n_behind = 0
+        self.n_behind: int = 0
         """Events that are whole behind damage."""
 
     def events(self) -> Iterator[JournalEvent]:

@@ -28,7 +28,7 @@ from stoker.writer import files, load_checkpoint, publish_checkpoint, stage
 
 __all__ = ["FrozenPolicy", "OpponentPool"]
 
-logger = logging.getLogger("stoker.multi")
+_logger = logging.getLogger("stoker.multi")
 
 
 class FrozenPolicy:
@@ -89,9 +89,10 @@ class OpponentPool:
         for name, value in (("freq", freq), ("keep", keep)):
             if type(value) is not int or value < 1:
                 raise ConfigError(f"OpponentPool: {name}={value!r}: give an int of at least 1")
-        self.freq, self.keep = freq, keep
-        self.choice = Choice.parse(choose)
-        self.standings = Standings()
+        self.freq: int = freq
+        self.keep: int = keep
+        self.choice: Choice = Choice.parse(choose)
+        self.standings: Standings = Standings()
         self._mode = mode
         self._seed = seed
         self._frozen: dict[int, FrozenPolicy] = {}
@@ -215,7 +216,7 @@ class OpponentPool:
                 policy = self._copy_of_present(session, step)
                 policy.load_weights(load_checkpoint(path)["weights"])
             except (CheckpointCorrupt, CheckpointNotFound, RunBroken, LookupError) as error:
-                logger.warning("%s; this opponent is passed over", error)
+                _logger.warning("%s; this opponent is passed over", error)
                 continue
             rating = self.standings.rating
             self._add(policy, known.get(step) or Opponent(step=step, rating=rating))

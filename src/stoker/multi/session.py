@@ -104,11 +104,11 @@ class MultiAgentSession:
         config = settings_from(settings, SessionConfig, "MultiAgentSession")
         if group is not None and not config.journal:
             raise ConfigError("MultiAgentSession: journal=False: a group stands at a place in its journals")
-        self.agents = dict(agents)
+        self.agents: dict[str, LearningAgent] = dict(agents)
         self.policy_of = policy_of
         self.group = group
         self.max_joint_steps = max_joint_steps
-        self.joint_steps = 0
+        self.joint_steps: int = 0
         """Joint steps, over all environments and attempts."""
         self._settings = settings
         self._recorders = dict(recorders or {})
@@ -123,7 +123,7 @@ class MultiAgentSession:
         self._checkpointed_steps = -1
         self._is_stopping = self._is_stopped = False
         self._awaited: tuple[int, anyio.Event] | None = None
-        self.was_stopped = False
+        self.was_stopped: bool = False
         """Whether ``stop`` was called."""
 
     # Life -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import gymnasium
 import numpy as np
 
-from stoker.envs.joint import JointStep, Outcome
+from stoker.envs.joint import CheckedJointEnv, JointStep, Outcome
 from stoker.envs.pettingzoo import joint_env
 from stoker.errors import ConfigError
 from stoker.multi.selfplay import sides_of
@@ -80,9 +80,11 @@ class OpponentEnv(gymnasium.Env[Any, Any]):
         game: Callable[[], Any],
         opponent: Callable[[gymnasium.Space[Any], int | None], Adversary] | None = None,
     ) -> None:
-        self.game = joint_env(game())
+        self.game: CheckedJointEnv = joint_env(game())
         self._make_opponent = RandomOpponent if opponent is None else opponent
         self._agents = [side[0] for side in sides_of(self.game.agents).values()]
+        self.observation_space: gymnasium.Space[Any]
+        self.action_space: gymnasium.Space[Any]
         self.observation_space, self.action_space = self.game.spaces(self._agents[0])
         self._opponent: Adversary | None = None
         self._me = self._agents[0]

@@ -33,7 +33,7 @@ class LoadedPolicy(PolicyBase):
         form: what computes it: ``numpy``, ``onnx``, ``pt2``, or ``torch`` for the policy of a run.
     """
 
-    error = InvalidExperience
+    error: type[Exception] = InvalidExperience
 
     def __init__(self, compute: Any, description: PolicyDescription, form: str) -> None:
         super().__init__(compute, msgspec.to_builtins(description))

@@ -35,7 +35,7 @@ from stoker.writer import files
 
 __all__ = ["PolicyFormat", "export_policy", "export_trained", "exported_files"]
 
-logger = logging.getLogger("stoker.policies")
+_logger = logging.getLogger("stoker.policies")
 PolicyFormat: TypeAlias = Literal["onnx", "pt2", "numpy"]
 """See ``export_policy``."""
 
@@ -186,7 +186,7 @@ def _seen_in(journal: Journal) -> list[Any]:
         events = journal.read(max(first, end - _LAST_EVENTS), end)
         return [event.observation for _, event in events if isinstance(event, Experience)]
     except JournalBroken as error:
-        logger.warning("vectors are of samples: %s", error)
+        _logger.warning("vectors are of samples: %s", error)
         return []
 
 

@@ -13,8 +13,8 @@ from stoker.policies.tracing import BATCH, Node, Program
 try:
     import onnx
     from onnx import helper, numpy_helper
-except ImportError as error:
-    raise MissingDependency("onnx", "onnx") from error
+except ImportError as _error:
+    raise MissingDependency("onnx", "onnx") from _error
 
 __all__ = ["onnx_model"]
 

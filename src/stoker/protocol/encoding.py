@@ -87,10 +87,10 @@ def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
 _json = msgspec.json.Encoder(enc_hook=_json_hook)
 _msgpack = msgspec.msgpack.Encoder(enc_hook=_msgpack_hook)
 
-encode_json = _json.encode
+encode_json: Callable[[Any], bytes] = _json.encode
 """Any message as JSON."""
 
-encode_msgpack = _msgpack.encode
+encode_msgpack: Callable[[Any], bytes] = _msgpack.encode
 """Any message as MessagePack."""
 
 

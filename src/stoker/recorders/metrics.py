@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from stoker.recorders.values import Histogram, Image, Value, checked_record
 
 __all__ = ["STATISTICS", "Metrics"]
 
-STATISTICS: Final = {"min": np.min, "max": np.max, "median": np.median}
+STATISTICS: Final[dict[str, Callable[..., Any]]] = {"min": np.min, "max": np.max, "median": np.median}
 """What a record can hold of a scalar besides its mean."""
 
 _KINDS: dict[Any, str] = {

@@ -26,7 +26,7 @@ from stoker.recorders.values import Record, row_value
 
 __all__ = ["MLflowRecorder", "request_timeouts"]
 
-logger = logging.getLogger("stoker.recorders")
+_logger = logging.getLogger("stoker.recorders")
 
 _VALUES_AT_ONCE = 1000  # MLflow's limit of one request, for metrics, params and tags together
 _PARAMS_AT_ONCE = 100  # its limit for params, and for tags
@@ -123,7 +123,7 @@ class MLflowRecorder(BaseRecorder):
         self._tags = dict(tags or {})
         self._entities: Any = None
         self._client: Any = None
-        self.run_id = ""
+        self.run_id: Any = ""
         """MLflow's id of the run; "" before ``open``."""
         self._unsent: deque[Any] = deque(maxlen=most_kept)
         self._unsent_tags: dict[str, str] = {}
@@ -172,7 +172,7 @@ class MLflowRecorder(BaseRecorder):
                 self._unsent_tags[key] = str(row_value(value))[:_LONGEST_TAG]
             elif key not in self._left_out:
                 self._left_out.add(key)
-                logger.info("%s is %r, which MLflow's metrics cannot hold: it is left out there", key, value)
+                _logger.info("%s is %r, which MLflow's metrics cannot hold: it is left out there", key, value)
         if len(self._unsent) >= _VALUES_AT_ONCE and not self._is_away:
             self.flush()
 
@@ -208,7 +208,7 @@ class MLflowRecorder(BaseRecorder):
         finally:
             request_timeouts.end()
             if n := self._n_lost + len(self._unsent):
-                logger.warning("%d values could not be sent to MLflow", n)
+                _logger.warning("%d values could not be sent to MLflow", n)
 
     # Opening --------------------------------------------------------------------------------------
 
@@ -262,7 +262,7 @@ class MLflowRecorder(BaseRecorder):
             text = str(value)
             text = text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 3]}..."
             if there.get(key, text) != text:
-                logger.warning(
+                _logger.warning(
                     "the param %r was %r and is %r now: MLflow keeps the first", key, there[key], text
                 )
             elif key not in there:
@@ -281,7 +281,7 @@ class MLflowRecorder(BaseRecorder):
 
     def _lose(self, n: int, why: str) -> None:
         if not self._n_lost and n:
-            logger.warning("values cannot be sent to MLflow: %s", why)
+            _logger.warning("values cannot be sent to MLflow: %s", why)
         self._n_lost += n
 
 

@@ -20,7 +20,7 @@ from stoker.threads import DedicatedThread
 
 __all__ = ["OnError", "RecorderThread", "RecordingSettings"]
 
-logger = logging.getLogger("stoker.recorders")
+_logger = logging.getLogger("stoker.recorders")
 
 OnError = Literal["warn", "drop", "fail"]
 
@@ -43,11 +43,11 @@ class RecorderThread:
 
     def __init__(self, recorder: Recorder, name: str, settings: RecordingSettings) -> None:
         self.name = name
-        self.n_left_out = 0
+        self.n_left_out: int = 0
         """Records and files that were not handed on: there was no room, or the recorder was dropped."""
         self.failure: Exception | None = None
         """What must end the recording: the recorder can never open, or ``on_error`` is ``"fail"``."""
-        self.clock = StateClock(("idle", "writing"))
+        self.clock: StateClock = StateClock(("idle", "writing"))
         """Whether its thread is in a call of the recorder."""
         self._recorder = recorder
         self._settings = settings
@@ -75,7 +75,7 @@ class RecorderThread:
         if len(self._waiting) == self._settings.capacity:
             self._waiting.popleft()
             if not self.n_left_out:
-                logger.warning(
+                _logger.warning(
                     "the recorder %r does not keep up: %d records wait for it; the oldest are left out",
                     self.name,
                     self._settings.capacity,
@@ -110,13 +110,13 @@ class RecorderThread:
         with anyio.move_on_after(self._settings.timeout_s):
             await self.work()
         if self.failure is not before:
-            logger.warning("%s", self.failure)
+            _logger.warning("%s", self.failure)
         self._drop()
         if self._is_open:
             await self._call("closing", self._recorder.close, status)
         self._thread.close()
         if self.n_left_out:
-            logger.warning("the recorder %r did not get %d records", self.name, self.n_left_out)
+            _logger.warning("the recorder %r did not get %d records", self.name, self.n_left_out)
 
     async def _hand_on(self) -> bool:
         """Hand on what waits at the moment, and flush; return whether the recorder was open."""
@@ -132,7 +132,7 @@ class RecorderThread:
             all_done &= await self._call(doing, function, *args)
         if not self._is_dropped and await self._call("flushing", self._recorder.flush) and all_done:
             if self._has_failed:
-                logger.info("the recorder %r works again", self.name)
+                _logger.info("the recorder %r works again", self.name)
             self._has_failed = False
         return True
 
@@ -178,7 +178,7 @@ class RecorderThread:
             response = "the run continues, and the next record is tried"
         self._has_failed = True
         problem = f"{type(error).__name__}: {error}"
-        logger.warning("the recorder %r failed in %s: %s; %s", self.name, doing, problem, response)
+        _logger.warning("the recorder %r failed in %s: %s; %s", self.name, doing, problem, response)
 
     def _drop(self) -> None:
         self._is_dropped = True

@@ -17,7 +17,7 @@ from stoker.recorders.values import Histogram, Image, Record, Value, finite_valu
 
 __all__ = ["ConsoleRecorder", "JsonlRecorder"]
 
-logger = logging.getLogger("stoker.recorders")
+_logger = logging.getLogger("stoker.recorders")
 
 _INDENT = "    "
 _NARROWEST = 24
@@ -91,7 +91,7 @@ class JsonlRecorder(BaseRecorder):
         for key, value in record.items():
             if isinstance(value, float) and key not in metrics and key not in self._warned:
                 self._warned.add(key)
-                logger.warning(
+                _logger.warning(
                     "%s=%r at step %d: left out of rows, as JSON has no such number", key, value, step
                 )
         if metrics:

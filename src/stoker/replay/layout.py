@@ -22,7 +22,7 @@ __all__ = ["Array", "ArraySpec", "RowLayout", "from_numpy"]
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 _from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-from_numpy = cast("Callable[[Array], torch.Tensor]", _from_numpy)
+from_numpy: Callable[[Array], torch.Tensor] = cast("Any", _from_numpy)
 """``torch.from_numpy``, with its types."""
 
 _WORD_BYTES = 8
@@ -72,9 +72,9 @@ class RowLayout:
             alignment = math.lcm(alignment, dtype.itemsize)
         if end == 0:
             raise ConfigError("a row must hold at least one byte: give a field that is not empty")
-        self.getters = {name: getters[name] for name in fields}
-        self.row_bytes = _rounded_up(end, alignment)
-        self.row_words = self.row_bytes // _WORD_BYTES
+        self.getters: dict[str, tuple[np.dtype[Any], int]] = {name: getters[name] for name in fields}
+        self.row_bytes: int = _rounded_up(end, alignment)
+        self.row_words: int = self.row_bytes // _WORD_BYTES
 
     def allocate(self, n_rows: int, device: torch.device | str = "cpu") -> torch.Tensor:
         """Uninitialized rows: int64 ``[n_rows, row_words]``."""

@@ -73,7 +73,7 @@ class Ring:
         self._put_one = self._storage.put_one
         self._position = 0  # the row written next: the oldest one once the ring is full
         self._size = 0
-        self.n_added = 0
+        self.n_added: int = 0
         self._generator = torch.Generator().manual_seed(seed)
 
     @classmethod

@@ -38,7 +38,7 @@ class SumTree:
         self._top = np.zeros(lengths[-1])
         self._before = np.zeros(lengths[-1] + 1)  # the sum of all before each one at the top, then of all
         self._n_items = n_items
-        self.leaves = self._view_leaves()
+        self.leaves: NDArray[np.float64] = self._view_leaves()
         """The weights, float64 ``[n_items]``: read-only; ``set`` and ``replace`` write them."""
         self._written: list[NDArray[np.int64]] = []
         self._n_written = 0

@@ -103,9 +103,11 @@ class TransitionSpec:
     def __init__(self, observation: Nest, action: ArraySpec = _INDEX) -> None:
         self._nests: list[Nest] = [observation, action, _NUMBER, observation, _NUMBER]
         named = {field: leaves(nest, field) for field, nest in zip(Batch._fields, self._nests, strict=True)}
-        self.fields = dict(leaf for field in Batch._fields for leaf in named[field])
-        self.layout = RowLayout(self.fields, [name for field in _ROW_ORDER for name, _ in named[field]])
-        self.is_plain = isinstance(observation, ArraySpec) and action == _INDEX
+        self.fields: dict[str, ArraySpec] = dict(leaf for field in Batch._fields for leaf in named[field])
+        self.layout: RowLayout = RowLayout(
+            self.fields, [name for field in _ROW_ORDER for name, _ in named[field]]
+        )
+        self.is_plain: bool = isinstance(observation, ArraySpec) and action == _INDEX
         self._leaves = [
             (f"{name}{path}", f"{field}{path}", self.layout.getters[f"{field}{path}"][0].base, spec.shape)
             for field, name, nest in zip(Batch._fields, _OF_ONE, self._nests, strict=True)

@@ -20,7 +20,7 @@ from stoker.writer import files, load_checkpoint, publish_checkpoint
 
 __all__ = ["Bests", "Score", "best_files", "best_names", "best_of"]
 
-logger = logging.getLogger("stoker.runs")
+_logger = logging.getLogger("stoker.runs")
 Score = tuple[float, int]
 
 
@@ -34,7 +34,7 @@ class Bests:
 
     def __init__(self, directory: Path, may_write: Callable[[], bool]) -> None:
         self.directory = directory
-        self.path = directory / layout.BEST
+        self.path: Path = directory / layout.BEST
         """``best.pt``."""
         self._may_write = may_write
         self._values: dict[int, float] | None = None  # by step, once they have been read
@@ -85,10 +85,10 @@ class Bests:
 
     def _set_aside(self, error: CheckpointCorrupt) -> None:
         if not self._may_write():
-            logger.warning("%s; passed over", error)
+            _logger.warning("%s; passed over", error)
             return
         aside = files.move_aside(Path(error.path), ".broken")
-        logger.warning("%s; set aside as %s", error, aside.name)
+        _logger.warning("%s; set aside as %s", error, aside.name)
 
 
 def best_files(

@@ -31,7 +31,7 @@ from stoker.writer import AppendLog, files, load_checkpoint, publish_checkpoint,
 
 __all__ = ["Retention", "SavedTraining", "step_of"]
 
-logger = logging.getLogger("stoker.runs")
+_logger = logging.getLogger("stoker.runs")
 
 
 class Retention(Settings, frozen=True, kw_only=True):
@@ -80,7 +80,7 @@ class SavedTraining(RunDirectory):
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         super().__init__(directory, metadata)
-        self.best_checkpoint_path = self.checkpoints_directory / layout.BEST
+        self.best_checkpoint_path: Path = self.checkpoints_directory / layout.BEST
         """The policy with the highest evaluated mean reward."""
         self._latest_name = self.checkpoints_directory / layout.LATEST
         # Step -> first event of the journal that a resume reads. Removed and abandoned checkpoints must not
@@ -153,7 +153,7 @@ class SavedTraining(RunDirectory):
             except CheckpointCorrupt as error:
                 problem = problem or error
                 self._broken.add(path)
-                logger.warning("%s; passed over", error)
+                _logger.warning("%s; passed over", error)
                 continue
             if path != self._latest_name:
                 self._needs[int(step)] = _needs_from(state)
@@ -222,12 +222,12 @@ class SavedTraining(RunDirectory):
         checkpoint at that step, if there is one.
         """
         for path in sorted(path for path in self._broken if path.exists()):
-            logger.warning("set aside %s: it did not load", files.move_aside(path, ".broken").name)
+            _logger.warning("set aside %s: it did not load", files.move_aside(path, ".broken").name)
         self._broken.clear()
         for path, beyond in reversed(self.step_files()):
             if step < beyond < math.inf:
                 aside = files.move_aside(path, ".abandoned")
-                logger.warning("the training resumes from step %d: set aside %s", step, aside.name)
+                _logger.warning("the training resumes from step %d: set aside %s", step, aside.name)
         steps = self.checkpoint_steps()
         self._needs = {known: need for known, need in self._needs.items() if known <= step}
         if step in steps and not self._is_latest(self.checkpoint_path(step)):
@@ -300,7 +300,7 @@ class SavedTraining(RunDirectory):
         if not best_names(names):
             policy = f"the policy of step {step} with mean reward {value:g}"
             advice = "only a higher one is saved as best; put a copy back if there is one"
-            logger.warning("%s is gone, %s: %s", self.best_checkpoint_path, policy, advice)
+            _logger.warning("%s is gone, %s: %s", self.best_checkpoint_path, policy, advice)
         return value, step
 
     # Journal --------------------------------------------------------------------------------------

@@ -31,17 +31,17 @@ class RunDirectory:
     """
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
-        self.directory = directory.absolute()
+        self.directory: Path = directory.absolute()
         """The absolute path of the run; symbolic links in it are kept."""
-        self.metadata_path = self.directory / METADATA
+        self.metadata_path: Path = self.directory / METADATA
         """``metadata.json``."""
-        self.checkpoints_directory = self.directory / CHECKPOINTS
+        self.checkpoints_directory: Path = self.directory / CHECKPOINTS
         """The directory of checkpoints."""
-        self.journal_directory = self.directory / JOURNAL
+        self.journal_directory: Path = self.directory / JOURNAL
         """The directory of the journal."""
-        self.metadata = metadata
+        self.metadata: RunMetadata = metadata
         """As of the last read or write."""
-        self.is_new = False
+        self.is_new: bool = False
         """Whether this process created it and no training has begun: there is nothing to resume."""
         self.on_disk: RunMetadata = metadata
         """The metadata that is on disk, as far as this object knows."""

@@ -42,10 +42,10 @@ class FollowedFile:
 
     def __init__(self, path: Path, decoder: msgspec.json.Decoder[Any], *, is_bounded: bool = True) -> None:
         self.path = path
-        self.generation = 0
+        self.generation: int = 0
         """Rises when the file is read anew: what was taken from it before is void."""
-        self.n_rows = 0
-        self.share_read = 0.0
+        self.n_rows: int = 0
+        self.share_read: float = 0.0
         """How much of the file has been read, from 0 to 1."""
         self._decoder = decoder
         self._lines = LineReader(path, is_bounded=is_bounded)

@@ -29,7 +29,7 @@ from stoker.writer import cut_rows, encode_rows, files, load_checkpoint, publish
 
 __all__ = ["fork"]
 
-logger = logging.getLogger("stoker.runs")
+_logger = logging.getLogger("stoker.runs")
 
 
 async def fork(
@@ -178,7 +178,7 @@ def _copy_journal(source: TrainingRun, fork: TrainingRun, first: int, last: int)
 
 def _copy_best(source: TrainingRun, fork: TrainingRun) -> None:
     """Copy the best policy that was evaluated up to the checkpoint, if it is still there."""
-    warn = partial(logger.warning, "%s; the fork goes without it")
+    warn = partial(_logger.warning, "%s; the fork goes without it")
     files_there = best_files(source.checkpoints_directory, warn)
     found = [(*score, state) for _, score, state in files_there if score[1] <= fork.metadata.total_steps]
     if found:

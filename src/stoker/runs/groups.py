@@ -70,8 +70,8 @@ class TrainingGroup:
 
     def __init__(self, directory: Path, runs: Mapping[str, TrainingRun], committed: GroupCommit) -> None:
         self.directory = directory
-        self.runs = dict(runs)
-        self.committed = committed
+        self.runs: dict[str, TrainingRun] = dict(runs)
+        self.committed: GroupCommit = committed
         self._lock: RunLock | None = None
 
     def __repr__(self) -> str:

@@ -66,11 +66,15 @@ class RunHistory:
         """Why the metadata cannot be read."""
         self.config: Any = None
         """The content of ``config.json``; None: there is none that can be read."""
-        self.n_configs = 0
+        self.n_configs: int = 0
         """How often the config was read."""
-        self.train = RowTable(directory / ROW_FILES[TrainEpisodeRow], TrainEpisodeRow)
-        self.evaluation = RowTable(directory / ROW_FILES[EvalEpisodeRow], EvalEpisodeRow)
-        self.metrics = RowTable(directory / ROW_FILES[MetricsRow], MetricsRow)
+        self.train: RowTable[TrainEpisodeRow] = RowTable(
+            directory / ROW_FILES[TrainEpisodeRow], TrainEpisodeRow
+        )
+        self.evaluation: RowTable[EvalEpisodeRow] = RowTable(
+            directory / ROW_FILES[EvalEpisodeRow], EvalEpisodeRow
+        )
+        self.metrics: RowTable[MetricsRow] = RowTable(directory / ROW_FILES[MetricsRow], MetricsRow)
         self._events = EventList(directory / EVENTS)
         self._seen: dict[str, tuple[int, ...] | None] = {}
         self._revision = 0

@@ -34,7 +34,7 @@ from stoker.writer.fencing import fence, unfence
 
 __all__ = ["Lease", "RunLease", "newest_lease"]
 
-logger = logging.getLogger("stoker.runs")
+_logger = logging.getLogger("stoker.runs")
 
 LEASE_S = 15.0
 """A holder whose file has not changed for so long may be replaced."""
@@ -117,7 +117,7 @@ class RunLease:
                 continue
             except OSError as error:
                 if has_lock and error.errno in _FULL:
-                    logger.warning("%s could not be made (%s): only the lock protects the run", path, error)
+                    _logger.warning("%s could not be made (%s): only the lock protects the run", path, error)
                     return None
                 raise
             token = int(path.suffix[1:])
@@ -138,7 +138,7 @@ class RunLease:
         try:
             self._write()
         except OSError as error:  # on a full disk it stays empty: others watch whether that changes
-            logger.warning("%s could not be written (%s)", self._path, error)
+            _logger.warning("%s could not be written (%s)", self._path, error)
         token = self._lease.token
         lower = [other for other in _leases_in(self.directory) if other < token]
         if max(_leases_in(self.directory)) > token:
@@ -189,7 +189,7 @@ class RunLease:
         if self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE_S)
             if self._thread.is_alive():
-                logger.warning("%s: the disk does not answer; the lease is not given back", self._path)
+                _logger.warning("%s: the disk does not answer; the lease is not given back", self._path)
                 return
         unfence(self.directory)
         self._lease = msgspec.structs.replace(self._lease, is_released=True)
@@ -197,7 +197,7 @@ class RunLease:
             if not self.is_lost:
                 self._write()
         except OSError as error:
-            logger.warning("%s could not be released (%s): the next holder waits", self._path, error)
+            _logger.warning("%s could not be released (%s): the next holder waits", self._path, error)
         finally:
             os.close(self._descriptor)
 
@@ -210,11 +210,11 @@ class RunLease:
                 self._write()
                 problem = ""
             except RunFenced as error:
-                logger.warning("%s", error)
+                _logger.warning("%s", error)
                 return
             except OSError as error:
                 if not problem:
-                    logger.warning("%s cannot be renewed: %s", self._path, error)
+                    _logger.warning("%s cannot be renewed: %s", self._path, error)
                 problem = str(error)
 
     def _write(self) -> None:
@@ -276,7 +276,7 @@ def _stay_silent(directory: Path, before: Mapping[int, bytes], watched: Mapping[
     lease_s = max((lease.lease_s for lease in leases), default=LEASE_S)
     holder = str(leases[-1].holder) if leases else _UNKNOWN
     words = "%s is held by %s, which did not give it back; waiting for %g s to see whether it is alive"
-    logger.warning(words, directory, holder, lease_s)
+    _logger.warning(words, directory, holder, lease_s)
     until = time.monotonic() + lease_s
     while time.monotonic() < until:
         time.sleep(_LOOK_S)

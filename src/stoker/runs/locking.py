@@ -27,7 +27,7 @@ from stoker.writer import files
 
 __all__ = ["LOCK", "RunLock", "holder_of"]
 
-logger = logging.getLogger("stoker.runs")
+_logger = logging.getLogger("stoker.runs")
 
 LOCK = ".lock"
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
@@ -178,7 +178,7 @@ def _describe(descriptor: int, holder: Holder) -> None:
     except OSError as error:
         problem = str(error)
     os.ftruncate(descriptor, 0)
-    logger.warning("the lock's holder could not be written into it (%s)", problem)
+    _logger.warning("the lock's holder could not be written into it (%s)", problem)
 
 
 def _read(descriptor: int) -> Holder | None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingRun", "list_runs", "new_directory"]
 
-logger = logging.getLogger("stoker.runs")
+_logger = logging.getLogger("stoker.runs")
 T = TypeVar("T")
 
 
@@ -58,10 +58,10 @@ class TrainingRun(SavedTraining):
 
     def __init__(self, directory: Path, metadata: RunMetadata) -> None:
         super().__init__(directory, metadata)
-        self.train_log = RowLog(self.directory / ROW_FILES[TrainEpisodeRow])
-        self.eval_log = RowLog(self.directory / ROW_FILES[EvalEpisodeRow])
-        self.metrics_log = RowLog(self.directory / ROW_FILES[MetricsRow])
-        self.event_log = RowLog(self.directory / EVENTS)
+        self.train_log: RowLog = RowLog(self.directory / ROW_FILES[TrainEpisodeRow])
+        self.eval_log: RowLog = RowLog(self.directory / ROW_FILES[EvalEpisodeRow])
+        self.metrics_log: RowLog = RowLog(self.directory / ROW_FILES[MetricsRow])
+        self.event_log: RowLog = RowLog(self.directory / EVENTS)
 
     def __repr__(self) -> str:
         return f"TrainingRun({os.fspath(self.directory)!r})"
@@ -118,7 +118,7 @@ class TrainingRun(SavedTraining):
             try:
                 return cls(candidate, read_metadata(candidate))
             except RunBroken as error:
-                logger.warning("passed over a broken run: %s", error)
+                _logger.warning("passed over a broken run: %s", error)
         raise RunBroken(path, f"none of the {len(candidates)} runs there can be read")
 
     @classmethod
@@ -208,7 +208,8 @@ class TrainingRun(SavedTraining):
             relearned_steps=relearned_steps,
         )
         counted = self.counted(from_steps, from_episodes)
-        self.metadata = self.on_disk = msgspec.structs.replace(counted, attempts=(*attempts, attempt))
+        self.on_disk: RunMetadata = msgspec.structs.replace(counted, attempts=(*attempts, attempt))
+        self.metadata: RunMetadata = self.on_disk
         write_json(self.metadata_path, self.metadata)
         return attempt.number
 

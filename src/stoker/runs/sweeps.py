@@ -63,8 +63,11 @@ class SweepVersion:
     def __init__(
         self, directory: Path, sweep: Sweep, before: Sweep | None, lock: RunLock, *, is_new_root: bool = False
     ) -> None:
-        self.directory, self.sweep = directory, sweep
-        self.before, self.is_new_root, self._lock = before, is_new_root, lock
+        self.directory: Path = directory
+        self.sweep: Sweep = sweep
+        self.before: Sweep | None = before
+        self.is_new_root: bool = is_new_root
+        self._lock = lock
 
     @classmethod
     def make(cls, name: Path, version: str, sweep: Sweep) -> SweepVersion:

@@ -63,7 +63,7 @@ class GroupCommit:
         self._flush_s = 0.0  # how long the last one took
         self._next = Latch()  # set when the next flush is over
         self._error: SessionError | None = None
-        self.n_commits = 0
+        self.n_commits: int = 0
         """Flushes so far."""
 
     def note(self, stream: CanBeDurable) -> None:

@@ -37,7 +37,7 @@ from stoker.writer import files
 
 __all__ = ["FixedPolicy"]
 
-logger = logging.getLogger("stoker.service")
+_logger = logging.getLogger("stoker.service")
 
 _Mark = tuple[str, int, int, int]
 """What tells two files of one name apart."""
@@ -95,8 +95,9 @@ class FixedPolicy:
         self._look_every_s = look_every_s
         self._mark = self._look()
         self._held = self._load()
-        self.spaces = self._held.spaces
-        self.total_steps = self.total_episodes = 0
+        self.spaces: Spaces = self._held.spaces
+        self.total_steps: int = 0
+        self.total_episodes: int = 0
         self.streams: Mapping[ActorId, Any] = {}
         self.swaps: Counter[str] = Counter()
         self._inference = Inference(self._act, "auto")
@@ -191,12 +192,12 @@ class FixedPolicy:
         self.swaps["taken"] += 1
         self._replaced.set()
         self._replaced = anyio.Event()
-        logger.info("policy %d acts: %r", self._held.version, held.policy)
+        _logger.info("policy %d acts: %r", self._held.version, held.policy)
         return True
 
     def _refuse(self, why: str) -> Literal[False]:
         self.swaps["refused"] += 1
-        logger.warning("%s: the newest policy is not taken (%s); the one before stays", self._path, why)
+        _logger.warning("%s: the newest policy is not taken (%s); the one before stays", self._path, why)
         return False
 
     async def _follow(self) -> None:

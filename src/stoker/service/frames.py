@@ -38,6 +38,8 @@ class FrameProtocol(WebSocketsSansIOProtocol):
     Behind a close, the bytes of one message are read at most: for the close that answers it.
     """
 
+    read_paused: bool
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.queue: Any = _Events()

@@ -31,7 +31,7 @@ from stoker.service.steps import StepService
 
 __all__ = ["serve_games"]
 
-logger = logging.getLogger("stoker.service")
+_logger = logging.getLogger("stoker.service")
 
 T = TypeVar("T")
 _GONE = anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, OSError
@@ -180,18 +180,18 @@ async def serve_games(
                     return
                 try:
                     why = await _play(number, wire, service_for, limits)
-                    logger.info("Godot game %d: %s", number, why)
+                    _logger.info("Godot game %d: %s", number, why)
                 except (StokerError, TimeoutError) as error:
                     why = str(error) or "it did not answer in time"
-                    logger.warning("Godot game %d is closed: %s", number, why)
+                    _logger.warning("Godot game %d is closed: %s", number, why)
                 except _GONE:
                     raise
                 except Exception:  # one game's trouble is not that of the others
                     why = "the trainer failed"
-                    logger.exception("Godot game %d is closed", number)
+                    _logger.exception("Godot game %d is closed", number)
                 await wire.send(type="close", reason=why)
         except _GONE:
-            logger.info("Godot game %d has ended", number)
+            _logger.info("Godot game %d has ended", number)
         finally:
             playing.discard(number)
 

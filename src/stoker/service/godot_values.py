@@ -91,7 +91,7 @@ class GameSpaces:
         self._only = next(iter(parts)) if len(parts) == 1 else None
         self._actions = action
         seen: Space = DictSpace(parts) if self._only is None else parts[self._only]
-        self.spaces = Spaces(seen, _action_space(action))
+        self.spaces: Spaces = Spaces(seen, _action_space(action))
 
     def observed(self, values: Any) -> Any:
         """An observation of the space; images come as digits."""

@@ -52,12 +52,14 @@ class Holder:
         take_over: bool | Collection[str] = False,
         on_fenced: Callable[[str], object] | None = None,
     ) -> None:
-        self.name = name
-        self.prefix = prefix
-        self.is_connection = is_connection
-        self.is_gone = False
+        self.name: str = name
+        self.prefix: str = prefix
+        self.is_connection: bool = is_connection
+        self.is_gone: bool = False
         """Whether it was released."""
-        self.take_over = take_over if isinstance(take_over, bool) else frozenset(take_over)
+        self.take_over: bool | frozenset[str] = (
+            take_over if isinstance(take_over, bool) else frozenset(take_over)
+        )
         self._on_fenced = on_fenced
         self.held: dict[str, Held] = {}
         """The actors that it holds."""

@@ -29,7 +29,7 @@ from stoker.telemetry.reading import ServiceCounts, TrainingReading
 
 __all__ = ["GymSpaces", "Hosted", "SessionFactory"]
 
-logger = logging.getLogger("stoker.service")
+_logger = logging.getLogger("stoker.service")
 
 GymSpaces: TypeAlias = "tuple[gymnasium.Space[Any], gymnasium.Space[Any]]"
 """Of observations and of actions."""
@@ -66,9 +66,9 @@ class Hosted:
         self._is_closing = False
         self._exposition: Exposition | None = None
         self.limits = limits
-        self.counts = ServiceCounts() if counts is None else counts
-        self.are_spaces_from_client = spaces is None
-        self.connections = Connections()
+        self.counts: ServiceCounts = ServiceCounts() if counts is None else counts
+        self.are_spaces_from_client: bool = spaces is None
+        self.connections: Connections = Connections()
         """The open WebSockets."""
         self.spaces = spaces.gymnasium() if isinstance(spaces, Spaces) else spaces
         self.described = Spaces.of(*spaces) if isinstance(spaces, tuple) else spaces
@@ -118,7 +118,7 @@ class Hosted:
             self.on_end()
         else:
             traceback = None if isinstance(error, StokerError) else error
-            logger.error("the service goes on without its session: %s", error, exc_info=traceback)
+            _logger.error("the service goes on without its session: %s", error, exc_info=traceback)
 
     async def _open(self, stack: AsyncExitStack) -> Any:
         """Open the session; with spaces from clients, for the first ones that it takes."""

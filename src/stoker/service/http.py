@@ -73,7 +73,7 @@ class Requests:
         self._hosted = hosted
         self._gate = gate
         self._holders: dict[str, Holder] = {}
-        self.step = _Endpoint(STEP, self._step, hosted)
+        self.step: _Endpoint = _Endpoint(STEP, self._step, hosted)
         """``POST /v1/step``, an ASGI application."""
 
     def routes(self) -> list[Route]:

@@ -63,11 +63,11 @@ class Ingestion:
         self.has_disk = has_disk
         """Whether there is a disk on which records become durable."""
         self._learns = learns
-        self.commits = GroupCommit(backend.flush, limits.flush_interval_s)
+        self.commits: GroupCommit = GroupCommit(backend.flush, limits.flush_interval_s)
         """Makes records durable; to be run beside."""
-        self.n_accepted = 0
+        self.n_accepted: int = 0
         """Records that were taken, in this process."""
-        self.n_in_flight = 0
+        self.n_in_flight: int = 0
         """Messages that are being taken."""
         self._backend = backend
         self._codec = codec

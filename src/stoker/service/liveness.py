@@ -49,7 +49,7 @@ class Liveness:
         self._timeout_s = timeout_s
         self._clock = clock
         self._learns = learns
-        self.n_silent = 0
+        self.n_silent: int = 0
         """Episodes that were abandoned because their actors were silent."""
 
     async def run(self) -> None:

@@ -32,9 +32,9 @@ class Draft:
     __slots__ = ("record", "state", "stream")
 
     def __init__(self, stream: Stream, record: Record) -> None:
-        self.stream = stream
-        self.state = stream.state
-        self.record = record
+        self.stream: Stream = stream
+        self.state: StreamState = stream.state
+        self.record: Record = record
 
     @property
     def wants_action(self) -> bool:
@@ -90,7 +90,8 @@ class Plan:
         self.drafts: dict[str, Draft] = {}
         self.events: list[StreamEvent] = []
         self.marks: list[tuple[int, Stream, StreamState, int]] = []
-        self.n_records = self.n_repeats = 0
+        self.n_records: int = 0
+        self.n_repeats: int = 0
         self._seen: Any = None  # the observations of the records that were added last, as one array
 
     def add(self, records: Sequence[Record]) -> None:

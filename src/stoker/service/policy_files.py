@@ -119,7 +119,7 @@ class PolicyFiles:
         self._thread = DedicatedThread("stoker-export")
         self._waits: set[anyio.CancelScope] = set()
         self._is_closed = False
-        self.n_exports = 0
+        self.n_exports: int = 0
         """How many files were made."""
 
     @property

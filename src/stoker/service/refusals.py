@@ -13,7 +13,7 @@ from stoker.service.asgi import Headers
 
 __all__ = ["problem_headers", "problem_json", "refusal_of"]
 
-logger = logging.getLogger("stoker.service")
+_logger = logging.getLogger("stoker.service")
 
 _PROBLEM = (b"content-type", b"application/problem+json")
 
@@ -34,7 +34,7 @@ def refusal_of(error: Exception) -> ProtocolError:
         case ActorConflict():
             return ProtocolError("busy", str(error), retry_after=1)
         case _:
-            logger.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
+            _logger.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
             return ProtocolError("internal", "the service failed on this request; its log says why")
 
 

@@ -25,8 +25,8 @@ from stoker.service.refusals import problem_headers, problem_json
 try:
     import uvicorn
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-except ImportError as error:
-    raise MissingDependency(error.name or "uvicorn", "service") from error
+except ImportError as _error:
+    raise MissingDependency(_error.name or "uvicorn", "service") from _error
 
 __all__ = ["Server", "Tls"]
 

@@ -65,9 +65,9 @@ class StepService:
         self.backend = backend
         self.codec = codec
         self.limits = limits
-        self.counts = counts if counts is not None else ServiceCounts()
+        self.counts: ServiceCounts = counts if counts is not None else ServiceCounts()
         self.counts.actors = self._count_actors
-        self.table = StreamTable(backend.streams, limits.actors, clock())
+        self.table: StreamTable = StreamTable(backend.streams, limits.actors, clock())
         self._ingestion = Ingestion(
             backend, codec, limits, self.table, self.counts, clock, has_disk=has_disk, learns=learns
         )

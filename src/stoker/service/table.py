@@ -46,16 +46,16 @@ class Stream:
     )
 
     def __init__(self, name: str, state: StreamState = NEW, seen_at: float = 0.0) -> None:
-        self.name = name
-        self.state = state
+        self.name: str = name
+        self.state: StreamState = state
         self.answered: Answered | None = None
-        self.durable = state.next - 1
-        self.is_dirty = False
-        self.seen_at = seen_at
+        self.durable: int = state.next - 1
+        self.is_dirty: bool = False
+        self.seen_at: float = seen_at
         self.last_turn: Turn | None = None
-        self.n_turns = 0
+        self.n_turns: int = 0
         self.holder: Holder | None = None
-        self.epoch = 0
+        self.epoch: int = 0
 
     @property
     def accepted(self) -> int:

@@ -28,7 +28,7 @@ from stoker.settings import Positive, Settings, read_toml, settings_from
 
 __all__ = ["ANYBODY", "Principal", "Scope", "Tokens"]
 
-logger = logging.getLogger("stoker.service")
+_logger = logging.getLogger("stoker.service")
 
 Scope: TypeAlias = Literal["act", "observe", "read", "admin"]
 """``act``: ask for actions. ``observe``: send steps to learn from. ``read``: the spec, the policy and the
@@ -126,7 +126,7 @@ class Tokens:
             if twice := next((value for value in given if given.count(value) > 1), None):
                 raise ConfigError(f"{where}: {field} = {twice!r} is there twice; give each token its own")
         if readers := _readers(path):
-            logger.warning("%s can be read by %s: `chmod 600 %s`", path, readers, path)
+            _logger.warning("%s can be read by %s: `chmod 600 %s`", path, readers, path)
         return cls(principals)
 
     def principal_of(self, token: str) -> Principal | None:

@@ -35,9 +35,9 @@ class Turn:
     def __init__(self, queued: Collection[Queued], behind: list[Turn]) -> None:
         self._queued = queued
         self._latch: Latch | None = None
-        self.behind = behind
+        self.behind: list[Turn] = behind
         """The turns that come before."""
-        self.is_over = False
+        self.is_over: bool = False
 
     async def wait(self) -> None:
         """Return when all messages before this one are over. Cancelled: call ``end`` all the same."""

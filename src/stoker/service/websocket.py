@@ -86,7 +86,7 @@ class Connection:
         self._is_closing = False
         self._unanswered = Unanswered(hosted.limits)
         self._span: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
-        self.heard_at = time.monotonic()
+        self.heard_at: float = time.monotonic()
         """When its last message came."""
 
     async def run(self) -> int:

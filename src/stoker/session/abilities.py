@@ -22,7 +22,7 @@ class Abilities:
     def __init__(self, agent: LearningAgent) -> None:
         self._agent = agent
         self._batches = agent if isinstance(agent, ObservesBatches) else None
-        self.seldom = agent if isinstance(agent, LearnsSeldom) else None
+        self.seldom: LearnsSeldom | None = agent if isinstance(agent, LearnsSeldom) else None
         self._learn: Callable[[], Mapping[str, float] | None] | None = None
 
     def trace(self, spans: Spans) -> None:

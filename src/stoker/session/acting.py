@@ -97,9 +97,10 @@ class Inference:
         )
         self._closed: Callable[[], Exception] | None = None
         self._failure: Exception | None = None  # of a pass in the caller's task
-        self.n_passes = self.n_actions = 0
+        self.n_passes: int = 0
+        self.n_actions: int = 0
         """Forward passes so far, and the actions that they chose."""
-        self.clock = StateClock(INFERENCE_STATES)
+        self.clock: StateClock = StateClock(INFERENCE_STATES)
         """What it is doing."""
         # By powers of two, which costs a pass a third of what ``Buckets.add`` does.
         self._latencies, self._latency_ns, self._sizes = [0] * 65, 0, [0] * 65

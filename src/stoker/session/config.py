@@ -254,7 +254,8 @@ class Triggers:
         self._total_steps, self._opt_steps = total_steps, opt_steps
         interval, warmup, *_ = self._learning
         self._next_stop = min(_next_multiple(total_steps, freq) for freq in self._freqs)
-        self.next_learn = self._next_opt = _NEVER
+        self.next_learn: int = _NEVER
+        self._next_opt = _NEVER
         if self.may_learn:
             self.next_learn = _next_multiple(max(total_steps, warmup - 1), interval)
             self._next_opt = min(self._most, *(_next_multiple(opt_steps, some) for some in self._intervals))

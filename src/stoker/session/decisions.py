@@ -70,10 +70,11 @@ class RememberedDecision:
     __slots__ = ("_keys", "action", "observation", "policy_extras", "policy_version")
 
     def __init__(self, observation: Any, action: Any, policy_extras: Any, policy_version: int | None) -> None:
-        self.observation, self.action = _copied(observation), _copied(action)
+        self.observation: Any = _copied(observation)
+        self.action: Any = _copied(action)
         self._keys = _key(observation), _key(action)
-        self.policy_extras = policy_extras
-        self.policy_version = policy_version
+        self.policy_extras: Any = policy_extras
+        self.policy_version: int | None = policy_version
 
     def mismatch(self, experience: Experience) -> str | None:
         """The field in which an experience differs from this decision; None: it is its outcome."""
@@ -140,7 +141,7 @@ class RememberedBatch:
         policy_extras: NDArray[Any] | None,
         policy_version: int | None,
     ) -> None:
-        self.actor_ids = actor_ids
+        self.actor_ids: tuple[ActorId, ...] = actor_ids
         self._observations = observations
         self._actions = actions
         self._policy_extras = policy_extras

@@ -193,9 +193,10 @@ class Engine:
         events: EventLog,
         ended: anyio.Event,
     ) -> None:
-        self.parts = parts = Parts(learner, thread, events)
-        self.evaluations = Evaluations(parts)
-        self.is_settled = False
+        self.parts: Parts = Parts(learner, thread, events)
+        parts = self.parts
+        self.evaluations: Evaluations = Evaluations(parts)
+        self.is_settled: bool = False
         """Whether the engine has ended and no thread of it uses the agent or the run any more."""
         self._recording = recording
         self._ended = ended

@@ -40,7 +40,7 @@ from stoker.writer import RowLog, Writer, decode_rows, encode_rows
 
 __all__ = ["EventLimit", "EventLog", "Refusals", "disk_filled", "ending_of"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 _MINUTE_S = 60.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _PATIENCE_S = 10.0
@@ -105,7 +105,7 @@ class EventLog:
     """
 
     def __init__(self, run: TrainingRun | None, total_steps: Callable[[], int]) -> None:
-        self.refusals = Refusals()
+        self.refusals: Refusals = Refusals()
         """What the checks of the session's inputs refuse."""
         self.signal: str | None = None
         """The signal that stopped the session."""
@@ -156,7 +156,7 @@ class EventLog:
         try:
             killed = killed_attempts(decode_rows(run.event_log.path, EventRow))
         except RunBroken as error:
-            logger.warning("%s; whether earlier attempts were killed is unknown", error)
+            _logger.warning("%s; whether earlier attempts were killed is unknown", error)
             return []
         # It came as far as its last event says, and as the steps that were restored of it.
         return [
@@ -243,7 +243,7 @@ class EventLog:
             finally:
                 log.close()
         except StokerError as error:
-            logger.warning("the end of attempt %d could not be recorded: %s", self._attempt, error)
+            _logger.warning("the end of attempt %d could not be recorded: %s", self._attempt, error)
 
 
 def ending_of(

@@ -82,26 +82,26 @@ class Intake:
         self.check_experience: Callable[[Experience], None] | None = checks and checks.check_experience
         """The agent's own check, if it has one; raises what ``check`` does."""
         self._check_observation: Callable[[Any], None] | None = checks and checks.check_observation
-        self.is_numbered = config.numbered
+        self.is_numbered: bool = config.numbered
         """Whether each experience must have a ``seq``."""
         self._checks_batches = agent if isinstance(agent, ChecksBatches) else None
-        self.limit = NO_LIMIT if config.max_steps is None else config.max_steps
+        self.limit: int = NO_LIMIT if config.max_steps is None else config.max_steps
         """No experience is accepted once ``accepted_steps`` is there."""
-        self.accepted_steps = accepted_steps
+        self.accepted_steps: int = accepted_steps
         """Experiences that are in, and those of callers who wait for room."""
         self.count_put = count_put
         self._needs_policy_extras = agent.needs_policy_extras
-        self.keeps_versions = config.keeps_versions
+        self.keeps_versions: bool = config.keeps_versions
         """Whether a decision's version is remembered where it has no policy extras."""
-        self.is_plain = not (
+        self.is_plain: bool = not (
             self._needs_policy_extras or config.keeps_versions or config.lockstep or config.numbered
         )
         """Whether an experience only needs to be checked, counted and put into the queue."""
-        self.is_stopped = False
+        self.is_stopped: bool = False
         """Whether ``stop`` was called."""
         self.on_end: list[Callable[[], None]] = []
         """Called when no more experiences are accepted, other than by reaching ``max_steps``."""
-        self.n_refused = 0
+        self.n_refused: int = 0
         """Experiences that came after the limit or after ``stop``: neither learned nor counted."""
         self._remembered: LRUDict[ActorId, RememberedDecision] = LRUDict()
         self._batches = RememberedBatches()

@@ -64,6 +64,13 @@ class Learner(TrainingState):
     ``TrainingState``.
     """
 
+    total_steps: int
+    total_episodes: int
+    opt_steps: int
+    n_events: int
+    n_records: int
+    eval_episodes: int
+
     def __init__(
         self,
         agent: LearningAgent,
@@ -75,15 +82,15 @@ class Learner(TrainingState):
         super().__init__(agent, config, stats, run, statistics)
         self.best: tuple[float, int] | None = None
         """The highest mean reward that earlier attempts evaluated, and the steps of its policy."""
-        self.is_checkpoint_due = False
+        self.is_checkpoint_due: bool = False
         """Whether ``stage_checkpoint`` is to be called before any further event."""
         self.learn_metrics: Mapping[str, float] = {}
         """Metrics of the last optimization step."""
-        self.clock = StateClock(LEARNER_STATES)  # which the consumer changes too, between two calls
+        self.clock: StateClock = StateClock(LEARNER_STATES)  # the consumer changes it too, between two calls
         self._counts_staleness = config.keeps_versions
         # One attribute: an object of more than thirty is slower to read and write (CPython's shared keys).
         self._able = Abilities(agent)
-        self.outbox = Outbox()
+        self.outbox: Outbox = Outbox()
         """The results that were not taken yet."""
         self._area = StagingArea()
         self._checkpoint_reply: Reply[None] | None = None
@@ -92,7 +99,7 @@ class Learner(TrainingState):
 
     def begin(self) -> None:
         """Make the acting copies of a new or restored agent; from here on events may come."""
-        self.policies = PolicyBuffer(self.agent, self.opt_steps)
+        self.policies: PolicyBuffer = PolicyBuffer(self.agent, self.opt_steps)
         self._published_at = self.total_steps
         self._note_acting()
         self.actors.begin()
@@ -112,10 +119,10 @@ class Learner(TrainingState):
 
     def learn_at(self, periods: LearningPeriods) -> None:
         """Learn at these times from here on."""
-        self.config = msgspec.structs.replace(self.config, **periods._asdict())
+        self.config: SessionConfig = msgspec.structs.replace(self.config, **periods._asdict())
         has_run = self.run is not None
         self._triggers = Triggers(self.config, self.total_steps, self.opt_steps, has_run=has_run)
-        self.progress = (self.total_steps, self.opt_steps)
+        self.progress: tuple[int, int] = (self.total_steps, self.opt_steps)
         """Both counters, read as one; while it learns, as they will be when it has."""
 
     @property
@@ -174,10 +181,14 @@ class Learner(TrainingState):
         done = 0
         while done < len(batch) and not self.is_checkpoint_due:
             event = batch[done]
+            # A checkpoint at a point must not count later events.
             if type(event) is Experience:
-                done = self._feed(batch, done)
+                found = cast("Sequence[Experience]", batch[done : done + self._triggers.room()])
+                if {*map(type, found)} != {Experience}:
+                    found = found[: next(i for i, event in enumerate(found) if type(event) is not Experience)]
+                self._take(found)
+                done += len(found)
             elif type(event) is ExperienceBatch:
-                # A checkpoint at a point must not count later events.
                 n_fed = min(len(event), self._triggers.room())
                 self._take(event[:n_fed])
                 if n_fed < len(event):
@@ -218,18 +229,6 @@ class Learner(TrainingState):
         self.note_saved()
         self.clock.enter(HANDOVER)
         return reply
-
-    def _feed(self, batch: Sequence[Event], start: int) -> int:
-        """Feed the experiences that begin at ``start``, as far as another event, checkpoint or snapshot.
-
-        The agent observes them in slices, cut where it learns. Returns where it stopped.
-        """
-        # A checkpoint at a point must not count later events.
-        found = cast("Sequence[Experience]", batch[start : start + self._triggers.room()])
-        if {*map(type, found)} != {Experience}:
-            found = found[: next(i for i, event in enumerate(found) if type(event) is not Experience)]
-        self._take(found)
-        return start + len(found)
 
     def _take(self, experiences: Transitions) -> None:
         if self.journal is not None:
@@ -389,7 +388,7 @@ class Learner(TrainingState):
                 self._note(event)
                 self.kept.dataset = event
             case Experience():
-                self._feed([event], 0)
+                self._take([event])
             case ExperienceBatch():
                 self._take(event)
             case _:

@@ -19,6 +19,7 @@ from stoker.runs.events import RunEvent
 from stoker.session.config import SessionConfig
 from stoker.session.engine import Engine
 from stoker.session.events import Event
+from stoker.session.intake import Intake
 from stoker.session.learner import Learner
 from stoker.session.opening import Body, Host, ResumePoint
 from stoker.session.pacing import Pacing
@@ -30,7 +31,7 @@ from stoker.types import ActorId
 
 __all__ = ["Lifecycle"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 
 
 class Lifecycle(Readings):
@@ -69,7 +70,7 @@ class Lifecycle(Readings):
             WriteFailed: Nothing can be written there.
         """
         engine = await self._open()
-        engine.when_failed(lambda failure: logger.error("%s", failure))
+        engine.when_failed(lambda failure: _logger.error("%s", failure))
 
     async def close(self) -> None:
         """Drain what was accepted, make it durable, write a final checkpoint, and end; also when cancelled.
@@ -195,7 +196,8 @@ class Lifecycle(Readings):
         self._open_engine = engine = core.engine
         self._parts = parts = engine.parts
         self.config = parts.config
-        self.intake, self._queue = parts.intake, parts.queue
+        self.intake: Intake = parts.intake
+        self._queue = parts.queue
         core.stage = "open"
         return engine
 

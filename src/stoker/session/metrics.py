@@ -25,7 +25,7 @@ from stoker.types import ActorId, Experience, ExperienceBatch
 
 __all__ = ["StalenessReport", "TrainingMetrics", "is_own_record"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 
 
 class StalenessReport(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class TrainingMetrics:
         self._buffer = Metrics(statistics=tuple(statistics))
         self._episodes: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._warned: set[str] = set()
-        self.clocks = Clocks()
+        self.clocks: Clocks = Clocks()
         """Those of all parts of this training."""
         self._since = self.clocks.read()
         self._steps = self._opt_steps = -1
@@ -112,7 +112,7 @@ class TrainingMetrics:
         """Log a warning, the first time for this key."""
         if key not in self._warned:
             self._warned.add(key)
-            logger.warning("%s", text)
+            _logger.warning("%s", text)
 
     def _warn(self, name: str, error: ConfigError) -> None:
         self.warn_once(f"refused {name}", f"the agent's metric {name!r} is not recorded: {error}")

@@ -46,7 +46,7 @@ from stoker.types import ActorId, Experience
 
 __all__ = ["Body", "Host", "ResumePoint", "RunningEpisode", "SessionClaim"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 
 T = TypeVar("T")
 
@@ -189,11 +189,11 @@ def _restore_newest(learner: Learner, run: TrainingRun) -> bool:
             if problem is None:
                 problem = error
                 error.add_note(_way_out(run, session["total_steps"]))
-            logger.warning("%s cannot be resumed: %s; trying the one before", path.name, error)
+            _logger.warning("%s cannot be resumed: %s; trying the one before", path.name, error)
             continue
         for lost in run.lost_rows(learner.total_episodes, learner.eval_episodes, learner.n_records):
             verify = shlex.join(["stoker", "verify", str(run.directory)])
-            logger.warning("%s; training continues without them; `%s` says more", lost, verify)
+            _logger.warning("%s; training continues without them; `%s` says more", lost, verify)
         return is_exact
     if problem is not None:
         raise problem
@@ -382,7 +382,7 @@ class Host:
                 how = "stopped" if error is None else "failed"
                 await self._events.end(ending_of(how, (None, error), self._events.signal))
             else:
-                logger.warning(
+                _logger.warning(
                     "opening a session %s was abandoned; agent and run stay claimed until its call returns",
                     self._claim,
                 )
@@ -400,7 +400,7 @@ class Body:
     def __init__(self) -> None:
         self._entered_in = anyio.get_current_task()
         self._task = asyncio.current_task() if on_asyncio() else None
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope = anyio.CancelScope()
         self.scope.__enter__()
 
     def leave(

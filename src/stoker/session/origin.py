@@ -18,7 +18,7 @@ from stoker.writer import stage
 
 __all__ = ["origin_of", "warn_of_another_origin"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 
 
 def origin_of(agent: LearningAgent) -> str:
@@ -39,7 +39,7 @@ def warn_of_another_origin(agent: LearningAgent, header: SegmentHeader) -> None:
     if header.first_event or not header.origin or header.agent != settings_of(agent):
         return
     if origin_of(agent) != header.origin:
-        logger.warning(
+        _logger.warning(
             "this %s begins with other weights than the one that the run began with, and no checkpoint holds "
             "those: what it learns from the journal differs; make it with the same seed, and give a seed to "
             "agents that are to be resumed or replayed from their first event",

@@ -21,7 +21,7 @@ from stoker.types import ActorId
 
 __all__ = ["LearnerProgress", "Pacing"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 
 
 class LearnerProgress(NamedTuple):
@@ -154,7 +154,7 @@ class Pacing:
         for actor_id, (_, begun_at) in list(self._in_flight.items()):
             if now - begun_at >= self._lost_after_s:
                 del self._in_flight[actor_id]
-                logger.warning(
+                _logger.warning(
                     "actor %r: the outcome of its action has not come for %.0f s; others do not wait for it",
                     actor_id,
                     now - begun_at,

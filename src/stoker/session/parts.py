@@ -20,6 +20,7 @@ from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
 from stoker.runs.events import BestChanged
 from stoker.session.acting import Inference
+from stoker.session.config import SessionConfig
 from stoker.session.eventlog import EventLog
 from stoker.session.events import EvalEpisodeEnded, Event, Request, RequestKind, n_events_of
 from stoker.session.intake import Intake
@@ -28,7 +29,7 @@ from stoker.session.pacing import LearnerProgress, Pacing
 from stoker.session.publishing import PolicySnapshot
 from stoker.session.workers import WorkerReports
 from stoker.stats import EpisodeRecord, EvalReport
-from stoker.telemetry import Buckets, Sampler, spans_here, traced
+from stoker.telemetry import Buckets, Sampler, Spans, spans_here, traced
 from stoker.threads import DedicatedThread, call_soon_here
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import Writer
@@ -71,30 +72,35 @@ class Parts:
         self.learner = learner
         self.events = events
         self.thread = thread
-        self.config = config = learner.config
-        self.run = learner.run
+        self.config: SessionConfig = learner.config
+        config = self.config
+        self.run: TrainingRun | None = learner.run
         self.queue: BatchQueue[Event] = BatchQueue(
             config.queue_capacity, consumed=lambda: learner.total_steps, size_of=n_events_of
         )
-        self.intake = intake = Intake(
+        intake = Intake(
             learner.agent,
             config,
             learner.total_steps,
             lambda: self.queue.count(Experience, ExperienceBatch),
             events.refusals,
         )
+        self.intake: Intake = intake
         if not learner.may_learn:
             intake.end()
         labels = learner.labels
         names = {"rl.algorithm": labels["agent"]}
         if "run_id" in labels:
             names["rl.run.id"] = "/".join(labels[part] for part in ("name", "version", "run_id"))
-        self.spans = spans = spans_here(names)
+        spans = spans_here(names)
+        self.spans: Spans | None = spans
         if spans is not None:
             learner.trace(spans)
-        self.inference = Inference(traced(spans, "rl.sample", learner.policies.act), config.inference)
-        self.observe_wait_ns = Buckets(_WAITS_NS)
-        self.pacing = Pacing(
+        self.inference: Inference = Inference(
+            traced(spans, "rl.sample", learner.policies.act), config.inference
+        )
+        self.observe_wait_ns: Buckets = Buckets(_WAITS_NS)
+        self.pacing: Pacing = Pacing(
             config.max_staleness,
             config.opt_interval,
             lambda: LearnerProgress(*learner.progress, learner.policies.version),
@@ -102,7 +108,7 @@ class Parts:
             config.actor_timeout_s,
             lambda: intake.is_full or self.queue.is_closed,
         )
-        self.writer = Writer(
+        self.writer: Writer = Writer(
             sync_interval_s=config.flush_interval_s,
             sync_bytes=config.flush_bytes,
             replace_interval_s=config.metadata_interval_s,
@@ -110,8 +116,8 @@ class Parts:
         )
         self.writer.note(learner.counts, is_durable=True)
         events.connect(self.writer, call_soon_here())
-        self.replies = OpenReplies()
-        self.retention = Retention(
+        self.replies: OpenReplies = OpenReplies()
+        self.retention: Retention = Retention(
             last=config.keep_checkpoints,
             every=config.keep_every,
             best=config.keep_best,
@@ -131,15 +137,16 @@ class Parts:
         )
         self.failure: tuple[str, BaseException] | None = None
         self.supervised: set[ActorId] = set()
-        self.workers = WorkerReports()
+        self.workers: WorkerReports = WorkerReports()
         self.waited_at: dict[ActorId, float] = {}
         self.sampler: Sampler | None = None
-        self.drained, self.written = anyio.Event(), anyio.Event()
+        self.drained: anyio.Event = anyio.Event()
+        self.written: anyio.Event = anyio.Event()
         self.n_checkpoints = 0
         self.checkpointed_at: float | None = None
-        self.first_step = learner.total_steps
-        self.started_at = time.monotonic()
-        self.ended_at = 0.0
+        self.first_step: int = learner.total_steps
+        self.started_at: float = time.monotonic()
+        self.ended_at: float = 0.0
 
     async def timed(self, wait: Awaitable[None]) -> None:
         """Wait for room in the queue, and measure how long."""

@@ -36,9 +36,9 @@ class PublishedPolicy:
     __slots__ = ("_for_actors", "n_users", "opt_steps", "policy")
 
     def __init__(self, policy: Policy, opt_steps: int) -> None:
-        self.policy = policy
-        self.opt_steps = opt_steps
-        self.n_users = 0
+        self.policy: Policy = policy
+        self.opt_steps: int = opt_steps
+        self.n_users: int = 0
         self._for_actors = policy if isinstance(policy, ActsForActors) else None
 
     def act(self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]) -> Answer:
@@ -65,7 +65,7 @@ class PolicyBuffer:
         self._copies = [self._newest, PublishedPolicy(agent.policy(), opt_steps)]
         self._lock = threading.Lock()
         self._publish = agent.publish
-        self.published_at = time.monotonic()
+        self.published_at: float = time.monotonic()
         """When the present version was published, in monotonic seconds."""
 
     @property
@@ -136,7 +136,8 @@ class PolicySnapshot(msgspec.Struct, frozen=True, eq=False):
     state: Mapping[str, Any]
     opt_steps: int = 0
 
-    __repr__ = object.__repr__  # not the weights
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # not the weights
 
     def act(self, observations: Sequence[Any], mode: ActMode = ActMode.EXPLOIT) -> Sequence[Any]:
         """One action per observation, in one forward pass; from one thread at a time."""

@@ -26,7 +26,7 @@ from stoker.writer import load_checkpoint
 
 __all__ = ["Comparison", "Replayed", "replay_run"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 
 
 class Comparison(msgspec.Struct, frozen=True):
@@ -174,7 +174,7 @@ def _marks(
         except CheckpointNotFound:  # pruned since
             continue
         except CheckpointCorrupt as error:
-            logger.warning("%s; it is not compared", error)
+            _logger.warning("%s; it is not compared", error)
             continue
         if first <= (events := int(state["session"]["events"])) <= last:
             marks[events] = (step, state if is_live else None)

@@ -98,7 +98,7 @@ class TrainingState:
         run: TrainingRun | None,
         statistics: Sequence[str] = (),
     ) -> None:
-        self.agent = agent
+        self.agent: LearningAgent = agent
         self.config = config
         self.stats = stats
         self.run = run
@@ -109,13 +109,13 @@ class TrainingState:
         """Events consumed that training is a function of: what a journal counts."""
         self.eval_episodes: int = 0
         """Rows of evaluation episodes."""
-        self.kept = KeptSteps()
+        self.kept: KeptSteps = KeptSteps()
         """What was only stored, for example the transitions of a data set."""
         self.n_records: int = 0
         """Rows of metrics."""
         self.actors: ActorRegistry = NumberedActors() if config.numbered else ActorRegistry()
         self.journal: EventJournal | None = None
-        self.metrics = TrainingMetrics(is_kept=config.records, statistics=statistics)
+        self.metrics: TrainingMetrics = TrainingMetrics(is_kept=config.records, statistics=statistics)
         """The content of the next record."""
         self._saved_at: tuple[int, ...] | None = None
 

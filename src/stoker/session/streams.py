@@ -33,7 +33,7 @@ class NumberedActors(ActorRegistry):
         if before is not None:
             self.__dict__.update(before.__dict__)
         self._points: dict[ActorId, StreamPoint] = {}
-        self.streams = self._points
+        self.streams: Mapping[ActorId, StreamPoint] = self._points
 
     def encoded_streams(self) -> bytes:
         """The streams as a checkpoint holds them: observations keep their types and their bits."""

@@ -81,7 +81,7 @@ class SyncTrainingSession(Readings):
                 f"max_staleness={settings['max_staleness']}: here events are handed over in batches, and "
                 "cannot be paced one by one: use TrainingSession"
             )
-        self.session = TrainingSession(agent, run, stats=stats, **settings)
+        self.session: TrainingSession = TrainingSession(agent, run, stats=stats, **settings)
         """The session underneath."""
         super().__init__(self.session.core)
         self._batch_size = batch_size
@@ -346,8 +346,8 @@ class Handover:
         self._buffer: BatchQueue[Event] = BatchQueue(
             sys.maxsize, consumed=lambda: self._n_put, size_of=n_events_of
         )
-        self.extend = self._buffer.extend
-        self.expect_sizes = self._buffer.expect_sizes
+        self.extend: Callable[[Iterable[Event]], None] = self._buffer.extend
+        self.expect_sizes: Callable[[], None] = self._buffer.expect_sizes
         self._call_soon = call_soon
         # Not futures: an interruption inside their Python code may leave a lock behind that the loop needs.
         self._replies: list[SimpleQueue[Exception | None]] = []

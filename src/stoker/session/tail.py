@@ -31,7 +31,7 @@ from stoker.writer import stage
 __all__ = ["Tail", "learn_tail", "progress_told", "say_progress"]
 
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 _progress_logger = logging.getLogger("stoker.session.resume")
 _SHOWN_EVERY_S = 2.0
 _LONG = 10
@@ -124,7 +124,7 @@ def learn_tail(
                 )
             raise
         n_lost = first + n_there - learner.n_events
-        logger.warning(
+        _logger.warning(
             "%s; the training goes on from step %d, and the %d event%s behind that no longer count",
             error,
             learner.total_steps,
@@ -189,7 +189,7 @@ class _ActingAgain:
         actions, _, _ = self._learner.policies.act([event.observation], ActMode.EXPLORE, [event.actor_id])
         if not self._has_warned and not is_same(actions[0], event.action):
             self._has_warned = True
-            logger.warning(
+            _logger.warning(
                 "after step %d the policy chooses %r, and the journal has %r: if actions were not chosen one "
                 "by one with act, exploration goes on otherwise than without the interruption",
                 self._learner.total_steps,
@@ -212,7 +212,7 @@ class _Progress:
         self._began_at = self._shown_at = time.monotonic()
         freq = learner.config.checkpoint_freq
         if freq and self._n_steps > _LONG * freq:
-            logger.warning(
+            _logger.warning(
                 "the journal holds %d steps behind the checkpoint of step %d, more than %d periods of %d: "
                 "learning them again takes as long as learning them did; with roll_forward=False "
                 "(`stoker resume --no-roll-forward`) they are given up instead",

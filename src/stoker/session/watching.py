@@ -26,7 +26,7 @@ from stoker.types import ActorId
 
 __all__ = ["Health", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
 
-logger = logging.getLogger("stoker.session")
+_logger = logging.getLogger("stoker.session")
 _SHOWN = 100
 _LEAST_S = 1.0
 """Shorter silences are not reported."""
@@ -250,7 +250,7 @@ class Watch:
             if self._config.on_stall == "fail":
                 self._fail(part, stalled)
             else:
-                logger.warning("%s", stalled)
+                _logger.warning("%s", stalled)
 
     def _activities(self) -> dict[tuple[str, str], Activity]:
         """What each part is doing, and where: the writer may be in several places at once."""
@@ -292,7 +292,7 @@ class Watch:
             return
         self._warned_of |= {one.actor_id for one in fresh}
         others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"
-        logger.warning("%s%s", stalled, others)
+        _logger.warning("%s%s", stalled, others)
 
     def _look_at_workers(self) -> None:
         """Record where workers have begun, ended or been lost since the last look."""
@@ -326,7 +326,7 @@ class Watch:
             frame = frame_of(loop_thread)
             where = traceback.extract_stack(frame)[-1] if frame is not None else None
             place = f" in {where.name}, {where.filename}:{where.lineno}" if where is not None else ""
-            logger.warning(
+            _logger.warning(
                 "the event loop has not turned for %.0f s: it is held%s; what blocks belongs in a thread "
                 "(for environments: stepping='thread')",
                 held_s,

@@ -116,7 +116,7 @@ class Max(_Kept):
         """Add one value."""
         kept = self.kept
         if kept is None or value > kept:
-            self.kept = float(value)
+            self.kept: float | None = float(value)
 
 
 class Min(_Kept):
@@ -126,7 +126,7 @@ class Min(_Kept):
         """Add one value."""
         kept = self.kept
         if kept is None or value < kept:
-            self.kept = float(value)
+            self.kept: float | None = float(value)
 
 
 class Last(_Kept):
@@ -134,7 +134,7 @@ class Last(_Kept):
 
     def update(self, value: float) -> None:
         """Add one value."""
-        self.kept = float(value)
+        self.kept: float | None = float(value)
 
 
 @dataclass(slots=True, eq=False)

@@ -48,7 +48,7 @@ class StateClock:
     __slots__ = ("_began", "_since", "_state", "_totals", "states")
 
     def __init__(self, states: Sequence[str], *, is_running: bool = True) -> None:
-        self.states = states
+        self.states: Sequence[str] = states
         self._totals = [0] * (len(states) + 1)  # the last one: stopped
         self._state = 0 if is_running else len(states)
         self._began = self._since = perf_counter_ns()

@@ -9,6 +9,7 @@ do at most N / (D + Z).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -61,17 +62,18 @@ class Measured:
     def __init__(self, profile: Profile, *, offline: bool = False) -> None:
         self.profile = profile
         self.offline = offline
-        share = self.share = profile.share
-        self.learner = share("learner", "observing", "learning", "publishing", "staging")
-        self.handover = share("learner", "handover")
-        self.loop = share("loop", "running", "starved", "blocked")
-        self.passes = share("inference", "computing", "offloaded")
-        self.disk = max(1 - share("writer", "idle"), 0.0) if "writer" in profile.shares else 0.0
-        self.stepping = share("actors", "stepping", "resetting", "starting")
-        self.n_actors = round(profile.actors or 0)
-        self.has_actors = "actors" in profile.shares
+        self.share: Callable[..., float] = profile.share
+        share = self.share
+        self.learner: float = share("learner", "observing", "learning", "publishing", "staging")
+        self.handover: float = share("learner", "handover")
+        self.loop: float = share("loop", "running", "starved", "blocked")
+        self.passes: float = share("inference", "computing", "offloaded")
+        self.disk: float = max(1 - share("writer", "idle"), 0.0) if "writer" in profile.shares else 0.0
+        self.stepping: float = share("actors", "stepping", "resetting", "starting")
+        self.n_actors: int = round(profile.actors or 0)
+        self.has_actors: bool = "actors" in profile.shares
         in_env = self.n_actors * self.stepping
-        self.steps_inline = self.has_actors and 0.6 * self.loop <= in_env <= 1.1
+        self.steps_inline: bool = self.has_actors and 0.6 * self.loop <= in_env <= 1.1
         """Whether the event loop steps the environments: then one at most is in a step, and the loop too."""
 
     def next_busy(self, *without: str) -> tuple[float, str]:

@@ -19,7 +19,7 @@ from stoker.listening import host_named, is_loopback, url_of
 
 __all__ = ["MetricsServer"]
 
-logger = logging.getLogger("stoker.telemetry")
+_logger = logging.getLogger("stoker.telemetry")
 
 _PATIENCE_S = 5.0
 """How long a client may take to send its request or to read the answer."""
@@ -96,7 +96,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has left, or was too slow, is no error of the server."""
-        logger.debug("a scrape from %s was cut off: %s", client_address, sys.exc_info()[1])
+        _logger.debug("a scrape from %s was cut off: %s", client_address, sys.exc_info()[1])
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:
             if not self.server.has_failed:
                 self.server.has_failed = True
-                logger.exception("the metrics could not be read; the training goes on")
+                _logger.exception("the metrics could not be read; the training goes on")
             return 500, f"{type(error).__name__}: {error}\n".encode(errors="backslashreplace"), _PLAIN
 
     def _answer(self, status: int, body: bytes, content_type: str = _PLAIN) -> None:
@@ -138,4 +138,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as the base class has it
-        logger.debug(format, *args)
+        _logger.debug(format, *args)

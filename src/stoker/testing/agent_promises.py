@@ -358,13 +358,13 @@ def input_is_checked(suite: AgentSuite) -> None:
     expect_same(before, state_of(agent), "after checking, state")
 
 
-for promise in (
+for _promise in (
     batches_equal_single_experiences,
     batches_are_checked,
     steps_to_learn_are_exact,
     actors_explore_independently,
 ):
-    check_agent.promise(promise)
+    check_agent.promise(_promise)
 
 
 @check_agent.promise

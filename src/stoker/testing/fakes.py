@@ -48,7 +48,7 @@ class FakeAgent:
         policy_extras: bool = False,
     ) -> None:
         self.action = action
-        self.total_steps = total_steps
+        self.total_steps: int = total_steps
         self.fail_at = fail_at
         self.policy_extras = policy_extras
         self.experiences: list[Experience] = []
@@ -247,9 +247,9 @@ class AsyncChainEnv:
     def __init__(self, length: int = 5, latency: Callable[[], float] | float = 0.0) -> None:
         self._chain = ChainEnv(length)
         self._latency = latency
-        self.observation_space = self._chain.observation_space
-        self.action_space = self._chain.action_space
-        self.closed = False
+        self.observation_space: Any = self._chain.observation_space
+        self.action_space: Any = self._chain.action_space
+        self.closed: bool = False
 
     async def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -37,7 +37,7 @@ from stoker.trainer.greedy import GreedyEpisodes
 
 __all__ = ["Evaluator", "evaluate"]
 
-logger = logging.getLogger("stoker.trainer")
+_logger = logging.getLogger("stoker.trainer")
 
 EVALUATOR_STATES = ("idle", "playing", "scoring", "saving")
 IDLE, PLAYING, SCORING, SAVING = range(len(EVALUATOR_STATES))
@@ -81,9 +81,9 @@ class Evaluator:
         self._last_at: tuple[int, int] | None = None  # of the policy that was evaluated last
         self.last: Evaluation | None = None
         """The last evaluation of this process."""
-        self.last_s = 0.0
+        self.last_s: float = 0.0
         """Seconds that the last evaluation took."""
-        self.clock = StateClock(EVALUATOR_STATES)
+        self.clock: StateClock = StateClock(EVALUATOR_STATES)
         """What it is doing; the session reads it while ``run`` runs."""
         self.stopped_because: str | None = None
         """Why this stopped the session, in a few words; None: it did not."""
@@ -110,7 +110,7 @@ class Evaluator:
                         await self._evaluate(snapshot)
             await self.finish()
         except SessionClosed:
-            logger.warning(
+            _logger.warning(
                 "the session was closed before the last evaluation: to have it, let the evaluator's task "
                 "group end before the session"
             )

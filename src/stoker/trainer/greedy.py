@@ -48,7 +48,7 @@ from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
 __all__ = ["GreedyEpisodes"]
 
-logger = logging.getLogger("stoker.trainer")
+_logger = logging.getLogger("stoker.trainer")
 
 
 class GreedyEpisodes:
@@ -133,7 +133,7 @@ class GreedyEpisodes:
                     except (EnvironmentFailed, InvalidExperience) as failure:
                         cause = failure.__cause__ or failure
                         text = "evaluation %d: its environment failed (%s); playing it again"
-                        logger.warning(text, index, cause)
+                        _logger.warning(text, index, cause)
                         await anyio.sleep(failures.add(cause))
 
         async with anyio.create_task_group() as players:

@@ -40,7 +40,7 @@ from stoker.types import ActMode, AnyPath, EpisodeStatus
 
 __all__ = ["GroupConfig", "GroupTraining", "PolicyConfig", "play_together"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class PolicyConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,7 +225,7 @@ class GroupTraining:
         try:
             records = await play_together(self.config, snapshots)
         except EnvironmentFailed as failure:
-            logger.warning("the evaluation is left out: its environment failed (%s)", failure.__cause__)
+            _logger.warning("the evaluation is left out: its environment failed (%s)", failure.__cause__)
             return
         for name, found in records.items():
             one = session.sessions[name]

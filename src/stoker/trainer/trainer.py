@@ -149,7 +149,7 @@ class Trainer:
         **session_settings: Any,
     ) -> None:
         self.agent = agent
-        self.config = TrainerConfig() if config is None else config
+        self.config: TrainerConfig = TrainerConfig() if config is None else config
         self.run = run
         self._factory = factory
         self._eval_factory = factory if eval_factory is None else eval_factory

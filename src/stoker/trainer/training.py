@@ -43,7 +43,7 @@ from stoker.trainer.views.view import Screen, title_of, view_here
 
 __all__ = ["session_settings", "train", "trainer_config"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 def session_settings(config: TrainConfig) -> dict[str, Any]:
@@ -103,7 +103,7 @@ async def train(
     if config.offline and (run is None or run.is_new) and not is_prepared:
         config, said = await to_thread.run_sync(prepared, config)
         for line in said:
-            logger.info(line)
+            _logger.info(line)
     settings = trainer_config(config)
     async with contextlib.AsyncExitStack() as ending:
         ending.callback(torch.set_num_threads, torch.get_num_threads())
@@ -115,7 +115,7 @@ async def train(
         has_data = bool(config.warm_data) and prior_of(agent) is None
         if config.vectorize == "auto" and not config.offline:
             config, _ = choice = await decided(config, factory)
-            logger.info(choice.line())
+            _logger.info(choice.line())
         make = partial(env_for, config) if factory is None else factory
         trainer = Trainer(
             agent,

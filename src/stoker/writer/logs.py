@@ -38,9 +38,9 @@ class DiskThread(DedicatedThread):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.meter = Meter()
+        self.meter: Meter = Meter()
         """The bytes that its calls have written, also the running one."""
-        self.doing = "", 0.0
+        self.doing: tuple[str, float] = "", 0.0
         """What the running call does, or the last one did, and since when, in monotonic seconds."""
 
     @property
@@ -76,7 +76,7 @@ class AppendLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.thread = DiskThread("stoker-log")
+        self.thread: DiskThread = DiskThread("stoker-log")
         """Every call to the file is made here."""
         self._awaited = AsyncFileIO(cast("Any", self), None, self.thread)
         self._raw: io.FileIO | None = None

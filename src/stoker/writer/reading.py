@@ -106,7 +106,7 @@ class LineReader:
     def __init__(self, path: Path, *, is_bounded: bool = True) -> None:
         self.path = path
         self._longest_bytes = _LONGEST_BYTES if is_bounded else math.inf
-        self.place = Place()
+        self.place: Place = Place()
         """Where the next read begins; set an earlier place to read its lines again."""
         self.torn_bytes: int = 0
         """Bytes behind the last whole row, as of the last read that reached the end of the file."""
@@ -204,7 +204,7 @@ class RowReader(Generic[Row]):
 
     def __init__(self, path: Path, row_type: type[Row]) -> None:
         self.path = path
-        self.has_restarted = False
+        self.has_restarted: bool = False
         """Whether the last read started again at the first row: rows that were read before it are void."""
         self._lines = LineReader(path, is_bounded=False)
         self._decoder = msgspec.json.Decoder(row_type)

@@ -22,7 +22,7 @@ class Replacer:
     """Files that always hold the latest value, like a run's metadata; rewritten every ``interval_s``."""
 
     def __init__(self, interval_s: float) -> None:
-        self.thread = DiskThread("stoker-replace")
+        self.thread: DiskThread = DiskThread("stoker-replace")
         self._interval_s = interval_s
         self._latest: dict[Path, Any] = {}
         self._begun: dict[Path, Any] = {}

@@ -32,7 +32,7 @@ __all__ = [
     "is_whole",
 ]
 
-logger = logging.getLogger("stoker.writer")
+_logger = logging.getLogger("stoker.writer")
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
@@ -66,7 +66,7 @@ class RowLog(AppendLog):
             raise RunBroken(self.path, FOREIGN)
         if end < len(data) and (n_torn := files.cut_at(self.path, start + end, separator=b"\n")):
             words = "%s: %d bytes of a torn last row set aside in %s.torn"
-            logger.warning(words, self.path, n_torn, self.path.name)
+            _logger.warning(words, self.path, n_torn, self.path.name)
 
 
 def encode_rows(rows: Iterable[Any]) -> bytes:

@@ -112,8 +112,9 @@ class Writer:
         self._jobs: deque[_Request] = deque()  # and the flushes behind them
         self._job_thread = DiskThread("stoker-writer")
         self._retired_s = 0.0
-        self.clock, self.job_clock = StateClock(WRITER_STATES), StateClock(JOB_STATES)
-        self.commit_ns = Buckets(_COMMITS_NS)
+        self.clock: StateClock = StateClock(WRITER_STATES)
+        self.job_clock: StateClock = StateClock(JOB_STATES)
+        self.commit_ns: Buckets = Buckets(_COMMITS_NS)
 
     def __len__(self) -> int:
         """Logs, flushes and jobs that wait while the task is busy with others."""

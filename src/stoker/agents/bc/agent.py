@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import torch
 
-from stoker.agents.actions import BoxActions, DiscreteActions, MultiDiscreteActions
+from stoker.agents.actions import Actions, BoxActions, DiscreteActions, MultiDiscreteActions
 from stoker.agents.base import AgentSeeds, resolve_device
 from stoker.agents.bc.config import BCConfig
 from stoker.agents.bc.heads import Bounded, cloning_loss, head_of
@@ -43,7 +43,7 @@ class BC(OffPolicyAgent[BCConfig, Imitator, BCPolicy]):
     """
 
     name = "BC"
-    action_kinds = (DiscreteActions, MultiDiscreteActions, BoxActions)
+    action_kinds: tuple[type[Actions], ...] = (DiscreteActions, MultiDiscreteActions, BoxActions)
     _policy_type = BCPolicy
 
     def __init__(

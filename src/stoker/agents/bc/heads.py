@@ -44,7 +44,7 @@ class Bounded:
 
     def __init__(self, scale: ActionScale) -> None:
         self.scale = scale
-        self.n_parameters = scale.size
+        self.n_parameters: int = scale.size
 
     def draw(
         self, parameters: NDArray[np.float32], generator: np.random.Generator

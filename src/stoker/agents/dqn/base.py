@@ -48,7 +48,7 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, QPolicy[Any]]):
         ConfigError: A space, the seed or the device cannot be used.
     """
 
-    action_kinds = (DiscreteActions,)
+    action_kinds: tuple[type[DiscreteActions]] = (DiscreteActions,)
     _config_type: type[ConfigT]
     _kept_settings = ("network", "dueling", "normalize_observations")
 

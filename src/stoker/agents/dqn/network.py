@@ -33,8 +33,8 @@ class ValueNetwork(ObservationNetwork, ABC):
         self, observations: Observations, n_actions: int, config: DQNConfig, *, is_flat: bool
     ) -> None:
         super().__init__(observations, normalizes=config.normalize_observations, is_flat=is_flat)
-        self.n_outputs = n_actions + config.dueling
-        self.dueling = config.dueling
+        self.n_outputs: int = n_actions + config.dueling
+        self.dueling: bool = config.dueling
 
     @abstractmethod
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
@@ -96,7 +96,7 @@ class PerceptronQ(QNetwork):
     ) -> None:
         super().__init__(observations, n_actions, config, is_flat=True)
         self._n_inputs = observations.n_inputs
-        self.mlp = MLP((self._n_inputs, *config.hidden_sizes, self.n_outputs), "relu", generator)
+        self.mlp: MLP = MLP((self._n_inputs, *config.hidden_sizes, self.n_outputs), "relu", generator)
         self._weights = self.mlp.weights  # to search a module for its parts takes longer
 
     @property
@@ -138,8 +138,10 @@ class ConvolutionalQ(QNetwork):
         self, observations: Observations, n_actions: int, config: DQNConfig, generator: torch.Generator
     ) -> None:
         super().__init__(observations, n_actions, config, is_flat=False)
-        self.trunk = Encoder(observations, config, "relu", generator, is_orthogonal=False)
-        self.head = seeded(nn.Linear(self.trunk.n_features, self.n_outputs, device="meta"), generator)
+        self.trunk: Encoder = Encoder(observations, config, "relu", generator, is_orthogonal=False)
+        self.head: nn.Linear = seeded(
+            nn.Linear(self.trunk.n_features, self.n_outputs, device="meta"), generator
+        )
 
     def forward(self, observations: torch.Tensor) -> torch.Tensor:
         """Values float32 ``[B, n_actions]`` of observations ``[B, *observation_shape]``."""

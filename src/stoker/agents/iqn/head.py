@@ -60,11 +60,11 @@ class QuantileHead(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.embedding = MLP((n_cosines, n_features), "relu", generator)
-        self.layers = MLP((n_features, *hidden_sizes, n_outputs), "relu", generator)
+        self.embedding: MLP = MLP((n_cosines, n_features), "relu", generator)
+        self.layers: MLP = MLP((n_features, *hidden_sizes, n_outputs), "relu", generator)
         self._frequencies = torch.arange(n_cosines) * math.pi
         # No buffer: it is no part of the weights, which are saved and sent.
-        self.midpoints = self.cosines((torch.arange(n_midpoints) + 0.5) / n_midpoints)
+        self.midpoints: torch.Tensor = self.cosines((torch.arange(n_midpoints) + 0.5) / n_midpoints)
         """The cosines of the fractions ``(k + 1/2) / K``, ``[K, n_cosines]``."""
 
     def cosines(self, fractions: torch.Tensor) -> torch.Tensor:

@@ -62,7 +62,7 @@ class QuantileNetwork(ValueNetwork):
         is_flat: bool,
     ) -> None:
         super().__init__(observations, n_actions, config, is_flat=is_flat)
-        self.head = QuantileHead(
+        self.head: QuantileHead = QuantileHead(
             n_features, hidden_sizes, self.n_outputs, config.n_cosines, config.n_acting_quantiles, generator
         )
 
@@ -123,7 +123,7 @@ class PerceptronQuantiles(QuantileNetwork):
         in_front, behind = sizes[:n_in_front], sizes[n_in_front:]
         super().__init__(observations, n_actions, config, in_front[-1], behind, generator, is_flat=True)
         self._n_inputs = observations.n_inputs
-        self.encoder = MLP((self._n_inputs, *in_front), "relu", generator)
+        self.encoder: MLP = MLP((self._n_inputs, *in_front), "relu", generator)
 
     @property
     def perceptrons(self) -> tuple[MLP, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from stoker.agents.actions import BoxActions, DiscreteActions, MultiDiscreteActions
+from stoker.agents.actions import Actions, BoxActions, DiscreteActions, MultiDiscreteActions
 from stoker.agents.base import AgentSeeds, BaseAgent, resolve_device, seeded_generator
 from stoker.agents.encoders import chosen_network
 from stoker.agents.masks import limited
@@ -85,7 +85,9 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
     """
 
     name = "PPO"
-    action_kinds = (DiscreteActions, MultiDiscreteActions, BoxActions)
+    total_steps: int
+    opt_steps: int
+    action_kinds: tuple[type[Actions], ...] = (DiscreteActions, MultiDiscreteActions, BoxActions)
     _policy_type = PPOPolicy
     needs_policy_extras = True
     _kept_settings = ("network", "activation", "normalize_observations", "state_dependent_exploration")
@@ -138,7 +140,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
                 tuple(distribution.log_std.shape), config.sde_sample_freq, seeds.exploring
             )
             self._policy_type = StateDependentPolicy
-            self.acting_state = self.acting_state | {"noise"}
+            self.acting_state: frozenset[str] = self.acting_state | {"noise"}
 
     @property
     def entropy(self) -> float:

@@ -108,8 +108,8 @@ class MultiCategorical:
     log_std = None
 
     def __init__(self, *counts: int) -> None:
-        self.n_parameters = sum(counts)
-        self.action_size = len(counts)
+        self.n_parameters: int = sum(counts)
+        self.action_size: int = len(counts)
         self._counts = counts
         self._most = max(counts)
         # Where each logit is in the logits of all numbers, padded to as many; None: they are as many.
@@ -196,8 +196,9 @@ class DiagGaussian:
     learned_dtype = np.float32
 
     def __init__(self, size: int, log_std_init: float) -> None:
-        self.n_parameters = self.action_size = size
-        self.log_std = nn.Parameter(torch.full((size,), float(log_std_init)))
+        self.n_parameters: int = size
+        self.action_size: int = size
+        self.log_std: nn.Parameter = nn.Parameter(torch.full((size,), float(log_std_init)))
 
     def draw(
         self, parameters: NDArray[np.float32], generator: np.random.Generator

@@ -42,8 +42,9 @@ class StateDependentGaussian:
     learned_dtype = np.float32
 
     def __init__(self, size: int, n_features: int, log_std_init: float) -> None:
-        self.n_parameters = self.action_size = size
-        self.log_std = nn.Parameter(torch.full((n_features, size), float(log_std_init)))
+        self.n_parameters: int = size
+        self.action_size: int = size
+        self.log_std: nn.Parameter = nn.Parameter(torch.full((n_features, size), float(log_std_init)))
 
     def draw(
         self, parameters: NDArray[np.float32], generator: np.random.Generator

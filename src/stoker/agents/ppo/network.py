@@ -40,11 +40,11 @@ class Towers(nn.Module):
         self, observations: Observations, n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.shows_features = config.state_dependent_exploration
+        self.shows_features: bool = config.state_dependent_exploration
         self._n_inputs = observations.n_inputs
         sizes = (self._n_inputs, *config.hidden_sizes)
-        self.policy = MLP((*sizes, n_parameters), config.activation, generator, _POLICY_GAIN)
-        self.value = MLP((*sizes, 1), config.activation, generator, _VALUE_GAIN)
+        self.policy: MLP = MLP((*sizes, n_parameters), config.activation, generator, _POLICY_GAIN)
+        self.value: MLP = MLP((*sizes, 1), config.activation, generator, _VALUE_GAIN)
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, ...]``."""
@@ -65,11 +65,13 @@ class SharedTrunk(nn.Module):
         self, observations: Observations, n_parameters: int, config: PPOConfig, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.shows_features = config.state_dependent_exploration
-        self.trunk = Encoder(observations, config, config.activation, generator, is_orthogonal=True)
+        self.shows_features: bool = config.state_dependent_exploration
+        self.trunk: Encoder = Encoder(observations, config, config.activation, generator, is_orthogonal=True)
         n_features = self.trunk.n_features
-        self.policy = seeded(nn.Linear(n_features, n_parameters, device="meta"), generator, _POLICY_GAIN)
-        self.value = seeded(nn.Linear(n_features, 1, device="meta"), generator, _VALUE_GAIN)
+        self.policy: nn.Linear = seeded(
+            nn.Linear(n_features, n_parameters, device="meta"), generator, _POLICY_GAIN
+        )
+        self.value: nn.Linear = seeded(nn.Linear(n_features, 1, device="meta"), generator, _VALUE_GAIN)
 
     def forward(self, observations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Parameters ``[B, n_parameters]`` and values ``[B]`` of observations ``[B, ...]``."""
@@ -93,7 +95,7 @@ class PartsBody(nn.Module):
         return self.body(self._observations.named(rows))
 
 
-BODIES = {"mlp": Towers, "cnn": SharedTrunk}
+BODIES: dict[str, type[Towers | SharedTrunk]] = {"mlp": Towers, "cnn": SharedTrunk}
 """The bodies by the setting ``network``."""
 
 
@@ -152,7 +154,7 @@ class ActorCritic(ObservationNetwork):
         super().__init__(observations, normalizes=config.normalize_observations, is_flat=is_flat)
         self.body = body
         self.distribution: Distribution = distribution
-        self.log_std = distribution.log_std
+        self.log_std: nn.Parameter | None = distribution.log_std
 
     @property
     def perceptrons(self) -> tuple[MLP, ...]:

@@ -29,7 +29,7 @@ class Temperature(nn.Module):
 
     def __init__(self, initial: float) -> None:
         super().__init__()
-        self.log_alpha = nn.Parameter(torch.tensor(math.log(initial)))
+        self.log_alpha: nn.Parameter = nn.Parameter(torch.tensor(math.log(initial)))
 
 
 class SAC(TwinCriticAgent[SACConfig, SACPolicy]):

@@ -86,11 +86,7 @@ class GroupScreen:
         """Show the group until cancelled, and then its last state."""
         if self._view is None:
             return
-        thread = ScreenThread(self._view)
-        try:
-            await thread.show_all(partial(self.read, session))
-        finally:
-            await thread.close()
+        await ScreenThread(self._view).show_to_the_end(partial(self.read, session))
 
     def read(self, session: MultiAgentSession) -> GroupReading:
         """The group now."""

@@ -7,17 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.sweep_messages import Order, Report
 from stoker.trainer.views.text import duration, number
+from stoker.trainer.views.view import LiveView, View, is_live
 
-__all__ = ["FAILED", "RUNNING", "WAITING", "LiveSweep", "PlainSweep", "SeedRun", "SweepView", "sweep_view"]
+__all__ = ["FAILED", "RUNNING", "WAITING", "SeedRun", "SweepReading", "sweep_view"]
 
 WAITING, STARTING, RUNNING, FINISHING, FAILED = "waiting", "starting", "running", "finishing", "failed"
 _STYLES = {WAITING: "dim", RUNNING: "green", FAILED: "bold red", FINISHING: "yellow"}
@@ -74,70 +75,62 @@ class SeedRun:
         return f"{how}: {self.cause}" if self.cause else how
 
 
-class SweepView:
-    """Shows a sweep until it is closed, from one thread at a time; this base shows lines alone.
+class SweepReading(NamedTuple):
+    """A sweep at one moment.
 
-    Args:
-        console: where to.
+    Attributes:
+        console: where it is shown.
+        seeds: those of the sweep.
+        lines: what there is to say since the last reading.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    console: Console
+    seeds: Sequence[SeedRun]
+    lines: Sequence[str]
 
-    def show(self, seeds: Sequence[SeedRun], lines: Sequence[str], *, last: bool = False) -> None:
-        """Print the lines, and show how far the seeds are."""
-        for line in lines:
+    def say(self) -> None:
+        """Print the lines."""
+        for line in self.lines:
             self.console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
-    def close(self) -> None:
-        """Leave the terminal as it was. May be called twice, from any thread."""
+
+class _Lines(View[SweepReading]):
+    """The lines alone."""
+
+    def show(self, reading: SweepReading, *, last: bool = False) -> None:
+        """Print them."""
+        reading.say()
 
 
-class PlainSweep(SweepView):
+class _PlainSweep(View[SweepReading]):
     """A line for each seed every few seconds, and at each of its evaluations."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
+    def __init__(self) -> None:
         self._shown: dict[int, tuple[float, int, float | None]] = {}
 
-    def show(self, seeds: Sequence[SeedRun], lines: Sequence[str], *, last: bool = False) -> None:
+    def show(self, reading: SweepReading, *, last: bool = False) -> None:
         """Print the lines that are due."""
-        super().show(seeds, lines, last=last)
-        now, n_active = time.monotonic(), sum(seed.is_active for seed in seeds)
-        for seed in seeds:
+        reading.say()
+        now, n_active = time.monotonic(), sum(seed.is_active for seed in reading.seeds)
+        for seed in reading.seeds:
             report = seed.report
             shown_at, steps, last_eval = self._shown.setdefault(seed.seed, (now, 0, None))
             is_due = now - shown_at >= _LINE_S * n_active or report.last_eval != last_eval
             if seed.state == RUNNING and report.total_steps != steps and (is_due or last):
                 self._shown[seed.seed] = now, report.total_steps, report.last_eval
-                self.console.out(_line(seed), highlight=False)
+                reading.console.out(_line(seed), highlight=False)
 
 
-class LiveSweep(SweepView):
-    """The table, redrawn in place on a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
-
-    def show(self, seeds: Sequence[SeedRun], lines: Sequence[str], *, last: bool = False) -> None:
-        """Print the lines above the table, and redraw it."""
-        if not self._live.is_started:
-            self._live.start()
-        super().show(seeds, lines, last=last)
-        self._live.update(drawn(seeds, self.console), refresh=True)
-
-    def close(self) -> None:
-        """Leave the last table where it is and give the cursor back."""
-        self._live.stop()
-
-
-def sweep_view(console: Console, *, progress: bool) -> SweepView:
-    """The view that fits the console."""
+def sweep_view(console: Console, *, progress: bool) -> View[SweepReading]:
+    """The view that fits the console; it prints the lines above the table, if it has one."""
     if not progress:
-        return SweepView(console)
-    is_live = console.is_terminal and not console.is_dumb_terminal
-    return LiveSweep(console) if is_live else PlainSweep(console)
+        return _Lines()
+    return LiveView(console, _redrawn) if is_live(console) else _PlainSweep()
+
+
+def _redrawn(reading: SweepReading) -> RenderableType:
+    reading.say()
+    return drawn(reading.seeds, reading.console)
 
 
 def drawn(seeds: Sequence[SeedRun], console: Console) -> RenderableType:

@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from subprocess import PIPE
 
@@ -24,12 +23,12 @@ from rich.console import Console
 from stoker.cli.limits import Limits, TrainingCommand
 from stoker.cli.printing import command, counted, from_here
 from stoker.cli.sweep_messages import Order, Report
-from stoker.cli.sweep_views import FAILED, RUNNING, WAITING, SeedRun, sweep_view
+from stoker.cli.sweep_views import FAILED, RUNNING, WAITING, SeedRun, SweepReading, sweep_view
 from stoker.exits import single_error
 from stoker.runs.events import EVENTS
 from stoker.signals import ENDING_SIGNALS, SignalGuard
-from stoker.threads import DedicatedThread
 from stoker.trainer.views.text import number
+from stoker.trainer.views.view import ScreenThread
 from stoker.writer import files
 
 __all__ = ["PROGRAM", "Sweeper"]
@@ -37,9 +36,6 @@ __all__ = ["PROGRAM", "Sweeper"]
 PROGRAM = (sys.executable, "-m", "stoker.cli.one_seed")
 """The process of one seed."""
 
-_REFRESH_S = 0.25
-_CLOSING_S = 2.0
-"""How long a terminal that accepts nothing may delay the end."""
 _EXTRA_S = 5.0
 """How much longer than its processes the parent may take to finish."""
 _LAST_START_S = 10.0
@@ -64,11 +60,12 @@ class Sweeper(SignalGuard):
 
     def __init__(self, flags: TrainingCommand, program: Sequence[str] = PROGRAM) -> None:
         self.limits: Limits = flags.limits()
-        limits = self.limits
         """How long it may take."""
+        limits = self.limits
         super().__init__(ENDING_SIGNALS, limits.grace_s + _EXTRA_S, limits.leaves_at)
         self._program = program
-        self._view = sweep_view(Console(stderr=True), progress=flags.progress)
+        self._console = Console(stderr=True)
+        self._view = sweep_view(self._console, progress=flags.progress)
         self._lines: list[str] = []
         self._processes: dict[int, Process] = {}
         self._stopping = anyio.Event()
@@ -103,7 +100,7 @@ class Sweeper(SignalGuard):
         waiting = iter(seeds)
         with single_error():
             async with anyio.create_task_group() as watching:
-                watching.start_soon(self._draw)
+                watching.start_soon(ScreenThread(self._view).show_to_the_end, self._read)
                 watching.start_soon(self._announce)
                 async with anyio.create_task_group() as workers:
                     for _ in range(min(jobs, len(seeds))):
@@ -201,27 +198,9 @@ class Sweeper(SignalGuard):
 
     # Showing --------------------------------------------------------------------------------------
 
-    async def _draw(self) -> None:
-        """Show the seeds until cancelled, and then their last state."""
-        thread = DedicatedThread("stoker-view")
-
-        def show(lines: Sequence[str], *, last: bool) -> None:
-            with contextlib.suppress(OSError):  # the terminal is gone; the trainings continue
-                self._view.show(self.seeds, lines, last=last)
-
-        try:
-            while True:
-                await thread.run(partial(show, self._taken(), last=False))
-                await anyio.sleep(_REFRESH_S)
-        finally:
-            with anyio.move_on_after(_CLOSING_S, shield=True):
-                await thread.run(partial(show, self._taken(), last=True))
-                await thread.run(self._view.close)
-            thread.close()
-
-    def _taken(self) -> list[str]:
+    def _read(self) -> SweepReading:
         lines, self._lines = self._lines, []
-        return lines
+        return SweepReading(self._console, self.seeds, lines)
 
     async def _announce(self) -> None:
         await self._stopping.wait()

@@ -171,6 +171,13 @@ class ScreenThread(Generic[ReadingT]):
             self.reading = read()
             await self.draw(partial(show, self.reading, last=True))
 
+    async def show_to_the_end(self, read: Callable[[], ReadingT]) -> None:
+        """``show_all``, and then ``close``."""
+        try:
+            await self.show_all(read)
+        finally:
+            await self.close()
+
     async def draw(self, work: Callable[[], None]) -> None:
         """Run a function in the thread after the earlier ones, and wait for it, but not for long."""
         with anyio.move_on_after(self._closing_s, shield=True):

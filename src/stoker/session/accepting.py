@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from anyio.lowlevel import checkpoint
 
-from stoker.errors import ActorConflict
 from stoker.session.decisions import RememberedBatch
 from stoker.session.intake import Accepted
 from stoker.session.parts import Parts
-from stoker.types import Experience, ExperienceBatch
+from stoker.types import ExperienceBatch
 
 __all__ = ["accept", "accept_batch"]
 
@@ -36,7 +36,7 @@ async def accept(parts: Parts, batch: Sequence[Accepted]) -> None:
                 was_refused = True
                 continue
             if not queue.offer(experience):
-                await _wait_for_room(parts, experience)
+                await parts.wait_for_room({actor_id: 1}, partial(queue.put, experience))
             intake.settle(actor_id, remembered)
             if is_paced:
                 pacing.end(actor_id)
@@ -58,8 +58,9 @@ async def accept_batch(parts: Parts, batch: ExperienceBatch, remembered: Remembe
     intake, actor_ids = parts.intake, batch.actor_ids
     try:
         n_fit = intake.reserve_rows(len(actor_ids))
-        if n_fit and not parts.queue.offer(batch[:n_fit], n_fit):
-            await _wait_together(parts, batch[:n_fit])
+        part = batch[:n_fit]
+        if n_fit and not parts.queue.offer(part, n_fit):
+            await parts.wait_for_room(Counter(part.actor_ids), partial(parts.queue.put, part, n_fit))
         intake.settle_batch(remembered)
         intake.refuse(actor_ids[n_fit:])
         if parts.pacing.limit is not None:
@@ -72,26 +73,3 @@ async def accept_batch(parts: Parts, batch: ExperienceBatch, remembered: Remembe
         await checkpoint()
     if parts.config.lockstep:
         await parts.request("barrier")
-
-
-async def _wait_for_room(parts: Parts, experience: Experience) -> None:
-    observing, actor_id = parts.intake.observing, experience.actor_id
-    if actor_id in observing:
-        raise ActorConflict(actor_id, "observe()")
-    try:
-        observing[actor_id] = 1
-        await parts.timed(parts.queue.put(experience))
-    finally:
-        observing.pop(actor_id, None)
-
-
-async def _wait_together(parts: Parts, batch: ExperienceBatch) -> None:
-    observing, counts = parts.intake.observing, Counter(batch.actor_ids)
-    if waiting := counts.keys() & observing.keys():
-        raise ActorConflict(next(iter(waiting)), "observe()")
-    try:
-        observing.update(counts)
-        await parts.timed(parts.queue.put(batch, len(batch)))
-    finally:
-        for actor_id in counts:
-            observing.pop(actor_id, None)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, assert_never, cast
 
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from stoker.errors import ActorConflict, InvalidExperience
+from stoker.errors import InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEnded, StreamEvent, StreamMoved
 from stoker.plain import check_actor_id, plain_count, plain_number, plain_seed, shown
 from stoker.session.decisions import RememberedDecision
@@ -136,7 +137,10 @@ async def accept_events(parts: Parts, admitted: AdmittedEvents) -> int:
         try:
             events = reserve_events(parts.intake, admitted)
             if events and not parts.queue.offer_together(events):
-                await _wait_together(parts, events)
+                counts: Counter[ActorId] = Counter()
+                for event in events:
+                    counts[event.actor_id] += type(event) is Experience
+                await parts.wait_for_room(counts, partial(parts.queue.put_together, events))
         except BaseException:
             parts.intake.recount()
             raise
@@ -246,17 +250,3 @@ def _check_numbered(intake: Intake, event: StreamMoved | StreamEnded) -> None:
             "give TrainingSession numbered=True",
             field="event",
         )
-
-
-async def _wait_together(parts: Parts, events: Sequence[StreamEvent]) -> None:
-    observing, counts = parts.intake.observing, Counter[Any]()
-    for event in events:
-        counts[event.actor_id] += type(event) is Experience
-    if waiting := counts.keys() & observing.keys():
-        raise ActorConflict(next(iter(waiting)), "observe()")
-    try:
-        observing.update(counts)
-        await parts.timed(parts.queue.put_together(events))
-    finally:
-        for actor_id in counts:
-            observing.pop(actor_id, None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from stoker.errors import ConfigError, SessionClosed, SessionFailed
+from stoker.errors import ActorConflict, ConfigError, SessionClosed, SessionFailed
 from stoker.queues import BatchQueue
 from stoker.replies import OpenReplies, Reply
 from stoker.runs import Retention, TrainingRun
@@ -148,12 +148,21 @@ class Parts:
         self.started_at: float = time.monotonic()
         self.ended_at: float = 0.0
 
-    async def timed(self, wait: Awaitable[None]) -> None:
-        """Wait for room in the queue, and measure how long."""
-        began = time.perf_counter_ns()
+    async def wait_for_room(self, counts: Mapping[ActorId, int], put: Callable[[], Awaitable[None]]) -> None:
+        """Await the ``put`` of this many experiences of each actor, as long as the queue is full.
+
+        Raises:
+            ActorConflict: Another task waits in ``observe`` under one of these actors.
+        """
+        observing, began = self.intake.observing, time.perf_counter_ns()
+        if waiting := counts.keys() & observing.keys():
+            raise ActorConflict(next(iter(waiting)), "observe()")
         try:
-            await wait
+            observing.update(counts)
+            await put()
         finally:
+            for actor_id in counts:
+                observing.pop(actor_id, None)
             self.observe_wait_ns.add(time.perf_counter_ns() - began)
 
     async def ask(self, request: Callable[[Reply[Any]], Event]) -> Any:

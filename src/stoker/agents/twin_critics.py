@@ -173,6 +173,10 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
             "critic_optimizer": self._critic_optimizer,
             "target": self._target.network,
         }
+        self._complete(seeds)
+
+    def _complete(self, seeds: AgentSeeds) -> None:
+        """Make what an algorithm has besides; the end of the construction."""
 
     @property
     def _published(self) -> dict[str, float]:

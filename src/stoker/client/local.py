@@ -29,7 +29,6 @@ class LocalPolicy:
         fetch: waits for a policy newer than a version, and returns its version and its file.
         action_space: of the random actions.
         epsilon: the probability of a random action where the mode is to explore.
-        seed: of these draws.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class LocalPolicy:
         fetch: Callable[[int], Awaitable[tuple[int, bytes]]],
         action_space: gymnasium.Space[Any],
         epsilon: float,
-        seed: int | None = None,
     ) -> None:
         if not 0.0 <= epsilon <= 1.0:
             raise ConfigError(f"epsilon={epsilon!r}: give a probability, 0 to 1")
@@ -45,9 +43,8 @@ class LocalPolicy:
         """The version of the policy."""
         self._fetch = fetch
         self._space = action_space
-        self._space.seed(seed)
         self._epsilon = epsilon
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng()
         self._policy: LoadedPolicy | None = None
 
     async def update(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 from stoker.data.episodes import Episode
 from stoker.data.hdf5 import Hdf5File
-from stoker.data.minari_images import decoded
 from stoker.data.minari_metadata import info_of, is_image, read_metadata
 from stoker.data.reading import FileDataset, blamed
 from stoker.errors import InvalidDataset
+from stoker.importing import required
 from stoker.types import EpisodeStatus
 
 __all__ = ["MinariDataset"]
@@ -82,7 +83,7 @@ class MinariDataset(FileDataset):
                 return tuple(self._values(file, inner, f"_index_{place}", part) for place, part in members)
             case _:
                 if self._has_jpeg and is_image(space) and len(file.dataset(group, name).shape) <= 2:
-                    return decoded(file, group, name, space.shape or ())
+                    return _decoded(file, group, name, space.shape or ())
                 return file.read(file.array(group, name))
 
     def _status(
@@ -107,3 +108,24 @@ class MinariDataset(FileDataset):
         if stored.shape != (n,) or stored.dtype.kind not in "iu":
             return None
         return file.read(stored).astype(np.int64, copy=False)
+
+
+def _decoded(file: Hdf5File, group: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The images of a data set of JPEG bytes: uint8 ``[N, *shape]``.
+
+    Raises:
+        MissingDependency: pillow is not installed.
+        ValueError: An image is of another shape, or is damaged.
+    """
+    pillow = required("PIL.Image", "data", "pillow")
+    texts = file.read_bytes(group, name)
+    images = np.empty((len(texts), *shape), np.uint8)
+    for at, text in enumerate(texts):
+        with pillow.open(io.BytesIO(text), formats=["JPEG"]) as image:
+            if (image.height, image.width) != shape[:2]:  # before it is decoded: it may claim any size
+                raise ValueError(f"image {at} of {name} is {image.height} x {image.width}, not {shape}")
+            pixels = np.asarray(image)
+        if pixels.shape != shape:
+            raise ValueError(f"image {at} of {name} is {pixels.shape}, not {shape}")
+        images[at] = pixels
+    return images

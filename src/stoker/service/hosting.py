@@ -46,7 +46,6 @@ class Hosted:
             ``ConfigError``, the client is told, and it is called again with those of the next one.
         spaces: Gymnasium's, or described with names; None: the first client's hello says them.
         limits: what clients may do.
-        counts: what is counted for metrics; None: new ones.
         on_end: called when the session cannot be opened, or has failed; ``failure`` says why.
     """
 
@@ -56,7 +55,6 @@ class Hosted:
         spaces: GymSpaces | Spaces | None,
         limits: Limits,
         *,
-        counts: ServiceCounts | None = None,
         on_end: Callable[[], object] | None = None,
     ) -> None:
         self._factory = factory
@@ -66,7 +64,7 @@ class Hosted:
         self._is_closing = False
         self._exposition: Exposition | None = None
         self.limits = limits
-        self.counts: ServiceCounts = ServiceCounts() if counts is None else counts
+        self.counts: ServiceCounts = ServiceCounts()
         self.are_spaces_from_client: bool = spaces is None
         self.connections: Connections = Connections()
         """The open WebSockets."""

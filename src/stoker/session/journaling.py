@@ -8,7 +8,7 @@ from stoker.agents.protocol import LearningAgent, RebuildsReplay, prior_of, sett
 from stoker.journal import JournalEvent, SegmentEncoder, SegmentHeader
 from stoker.runs import TrainingRun
 from stoker.session.config import SessionConfig
-from stoker.session.origin import origin_of
+from stoker.session.remaking import origin_of
 from stoker.types import ExperienceBatch
 from stoker.writer import AppendLog
 

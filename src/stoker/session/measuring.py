@@ -1,4 +1,4 @@
-"""A session's numbers for metrics systems, read from any thread while it runs and after it has ended.
+"""A session's numbers for metrics systems, and what its clocks say, read from any thread, also after its end.
 
 The learner's thread, the event loop and the writer go on meanwhile. Each number is read in one step, and no
 lock is taken, so that reading never makes a part wait.
@@ -9,15 +9,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from operator import methodcaller
+from pathlib import Path
 from statistics import fmean, median
+
+import msgspec
 
 from stoker.session.metrics import StalenessReport
 from stoker.session.parts import Evaluations, Parts
 from stoker.session.state import RunCounts
 from stoker.stats import StatsTracker
-from stoker.telemetry import TrainingReading
+from stoker.telemetry import ClockReading, Explanation, TrainingReading, chrome_trace, explained, windows_of
+from stoker.writer import files
 
-__all__ = ["training_reading"]
+__all__ = ["explanation_of", "training_reading", "write_trace_of"]
 
 _MOST_ACTORS = 100
 """Of how many actors the windows are looked at, which takes 10 to 20 us each."""
@@ -118,3 +123,28 @@ def _actors(parts: Parts, now: float) -> Mapping[str, int]:
         "observing": len(waiting) - len(acting),
         "silent": silent,
     }
+
+
+def explanation_of(parts: Parts, seconds: float) -> Explanation:
+    """Explain the last seconds, from the nearest reading before them if there is one."""
+    readings = _last_readings(parts)
+    last = readings[-1]
+    first = next((one for one in reversed(readings[:-1]) if one.at <= last.at - seconds), readings[0])
+    profile = last.since(first)
+    if (sampler := parts.sampler) is not None:
+        seen = {"blocked_in": sampler.blocked_in, "busiest_thread": sampler.busiest_thread}
+        profile = msgspec.structs.replace(profile, **seen)
+    return explained(profile, offline=parts.config.offline)
+
+
+def write_trace_of(parts: Parts, path: Path) -> None:
+    """Write the trace of the last minute."""
+    name = "training" if parts.run is None else parts.run.metadata.name
+    trace = msgspec.json.encode(chrome_trace(windows_of(_last_readings(parts)), name))
+    files.put_in_place(path, methodcaller("write", trace))
+
+
+def _last_readings(parts: Parts) -> list[ClockReading]:
+    """Those of the last minute, up to now or to the end."""
+    clocks = parts.learner.metrics.clocks
+    return [*clocks.history(), *([] if parts.ended_at else [clocks.read()])]

@@ -15,10 +15,9 @@ from stoker.errors import ConfigError, SessionClosed
 from stoker.journal import DatasetGiven
 from stoker.runs import TrainingRun
 from stoker.session.engine import Engine
-from stoker.session.explaining import explanation_of, write_trace_of
 from stoker.session.intake import NO_LIMIT
 from stoker.session.learner import Learner
-from stoker.session.measuring import training_reading
+from stoker.session.measuring import explanation_of, training_reading, write_trace_of
 from stoker.session.metrics import StalenessReport
 from stoker.session.parts import Parts, report_of
 from stoker.session.registry import StreamPoint

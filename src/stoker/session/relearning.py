@@ -15,8 +15,7 @@ from stoker.journal import Journal, JournalEvent, Optimized, SegmentHeader
 from stoker.session.config import LearningPeriods
 from stoker.session.events import Outbox
 from stoker.session.learner import Learner
-from stoker.session.origin import warn_of_another_origin
-from stoker.session.remaking import agent_with, check_prior, take_over
+from stoker.session.remaking import agent_with, check_prior, take_over, warn_of_another_origin
 from stoker.types import Experience
 
 __all__ = ["Relearning", "as_in_attempts", "learn_as_in", "periods_of"]

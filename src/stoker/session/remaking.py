@@ -1,11 +1,20 @@
-"""Agents that learn as another attempt did: how they are made, what they pass on, and their prior data."""
+"""Agents that learn as another attempt did: how they are made, what they pass on, and their prior data.
+
+The first weights of an agent, and its generators, are in no event. So the journal's first header holds a
+digest of them: learning the same events from another beginning gives other weights.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import stoker.journal.codec as codec
 from stoker.agents.protocol import (
+    ChangesByActing,
     ChangesSettings,
     HasReplay,
     LearningAgent,
@@ -13,9 +22,13 @@ from stoker.agents.protocol import (
     prior_of,
     settings_of,
 )
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, InvalidAgentState
+from stoker.journal import SegmentHeader
+from stoker.writer import stage
 
-__all__ = ["agent_with", "check_prior", "take_over"]
+__all__ = ["agent_with", "check_prior", "origin_of", "take_over", "warn_of_another_origin"]
+
+_logger = logging.getLogger("stoker.session")
 
 
 def check_prior(agent: LearningAgent, used: PriorData | None) -> None:
@@ -96,3 +109,29 @@ def take_over(agent: LearningAgent, other: LearningAgent) -> None:
         replay, given = agent.replay, other.replay
         if replay is not given:
             replay.load_state_dict(given.state_dict())
+
+
+def origin_of(agent: LearningAgent) -> str:
+    """The SHA-256 of a new agent's state, without what acting changes; empty: the state has no such bytes."""
+    left_out = agent.acting_state if isinstance(agent, ChangesByActing) else frozenset[str]()
+    state = {name: part for name, part in agent.state_dict().items() if name not in left_out}
+    # A check: a checkpoint may hold more than a journal can, and refuses what it cannot hold by itself.
+    with contextlib.suppress(ConfigError, InvalidAgentState):
+        return hashlib.sha256(codec.encode(stage(state, "agent"), "agent")).hexdigest()
+    return ""
+
+
+def warn_of_another_origin(agent: LearningAgent, header: SegmentHeader) -> None:
+    """Log a warning if a new agent does not begin as the one did that wrote the journal's first header.
+
+    Not if its settings are others: these may change the state, too.
+    """
+    if header.first_event or not header.origin or header.agent != settings_of(agent):
+        return
+    if origin_of(agent) != header.origin:
+        _logger.warning(
+            "this %s begins with other weights than the one that the run began with, and no checkpoint holds "
+            "those: what it learns from the journal differs; make it with the same seed, and give a seed to "
+            "agents that are to be resumed or replayed from their first event",
+            type(agent).__name__,
+        )

@@ -129,27 +129,27 @@ async def reset_and_step_give_gymnasiums_values(play: _Play) -> None:
         is_over = bool(terminated or truncated)
 
 
-@_promise
-async def each_environment_is_a_new_one(play: _Play, other: _Play) -> None:
+async def each_environment_is_a_new_one(play: Any, other: Any) -> None:
     """Each call of the factory makes a new environment, also below its wrappers."""
     one, two = (getattr(each.env, "unwrapped", each.env) for each in (play, other))
     expect(one is not two, f"the same {shown(one)} twice", "two objects")
 
 
-@_promise
-async def seeded_resets_repeat(play: _Play, other: _Play) -> None:
+async def seeded_resets_repeat(play: Any, other: Any) -> None:
     """The same seed and actions give the same episode, in one environment and in another."""
     first = await play.trajectory(7)
     for where, each in (("in the same environment", play), ("in another one", other)):
         expect_same(first, await each.trajectory(7), f"{where}, the episode of seed 7")
 
 
-@_promise
-async def environments_share_nothing(play: _Play, other: _Play) -> None:
+async def environments_share_nothing(play: Any, other: Any) -> None:
     """Stepping one environment does not change another."""
     alone = await play.trajectory(7)
-    together = await play.trajectory(7, between=other)
-    expect_same(alone, together, "with another stepped between, episode")
+    expect_same(alone, await play.trajectory(7, between=other), "with another stepped between, episode")
+
+
+for _shared in (each_environment_is_a_new_one, seeded_resets_repeat, environments_share_nothing):
+    _promise(_shared)
 
 
 @_promise
@@ -185,12 +185,14 @@ async def recovers_from_a_cancelled_step(play: _Play) -> None:
     expect_same(expected, await play.trajectory(7), "after a cancelled step, episode")
 
 
-@_promise
-async def closes_twice(play: _Play) -> None:
+async def closes_twice(play: Any) -> None:
     """Close may be called again."""
     await play.reset(3)
     for _ in range(2):
         await settled(close_of(play.env))
+
+
+_promise(closes_twice)
 
 
 def _checked(play: _Play, call: str, result: Any, count: int) -> tuple[Any, ...]:

@@ -19,7 +19,13 @@ from stoker.envs.pettingzoo import joint_env
 from stoker.envs.results import close_of, owned, settled
 from stoker.errors import ConfigError, InvalidExperience, InvalidJointStep
 from stoker.plain import shown
-from stoker.testing.contract import Contract, ContractViolation, expect, expect_same, with_opened
+from stoker.testing.contract import Contract, ContractViolation, expect, with_opened
+from stoker.testing.env_promises import (
+    closes_twice,
+    each_environment_is_a_new_one,
+    environments_share_nothing,
+    seeded_resets_repeat,
+)
 
 __all__ = ["check_joint_env"]
 
@@ -142,26 +148,8 @@ async def observations_are_in_their_spaces(play: _Play) -> None:
             expect(observation in space, f"agent {agent!r} observes {shown(observation)}", str(space))
 
 
-@_promise
-async def each_environment_is_a_new_one(play: _Play, other: _Play) -> None:
-    """Each call of the factory makes a new environment, also below its wrappers."""
-    one, two = play.env.unwrapped, other.env.unwrapped
-    expect(one is not two, f"the same {shown(one)} twice", "two objects")
-
-
-@_promise
-async def seeded_resets_repeat(play: _Play, other: _Play) -> None:
-    """The same seed and actions give the same episode, in one environment and in another."""
-    first = await play.trajectory(7)
-    for where, each in (("in the same environment", play), ("in another one", other)):
-        expect_same(first, await each.trajectory(7), f"{where}, the episode of seed 7")
-
-
-@_promise
-async def environments_share_nothing(play: _Play, other: _Play) -> None:
-    """Stepping one environment does not change another."""
-    alone = await play.trajectory(7)
-    expect_same(alone, await play.trajectory(7, between=other), "with another stepped between, episode")
+for _shared in (each_environment_is_a_new_one, seeded_resets_repeat, environments_share_nothing):
+    _promise(_shared)
 
 
 @_promise
@@ -175,9 +163,4 @@ async def episodes_follow_one_another(play: _Play) -> None:
             now = await play.step(now)
 
 
-@_promise
-async def closes_twice(play: _Play) -> None:
-    """Close may be called again."""
-    await play.reset(3)
-    for _ in range(2):
-        await settled(close_of(play.env))
+_promise(closes_twice)

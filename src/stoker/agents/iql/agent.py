@@ -6,9 +6,6 @@ is valued that the data lack.
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium
 import torch
 
 from stoker.agents.advantage_weighted import AdvantageWeightedAgent
@@ -32,16 +29,8 @@ class IQL(AdvantageWeightedAgent[IQLConfig]):
     name = "IQL"
     _config_type = IQLConfig
 
-    def __init__(
-        self,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        config: IQLConfig | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        super().__init__(observation_space, action_space, config, seed, device)
-        config, generator = self.config, torch.Generator().manual_seed(AgentSeeds.of(seed).learning)
+    def _complete(self, seeds: AgentSeeds) -> None:
+        config, generator = self.config, torch.Generator().manual_seed(seeds.learning)
         self._value = StateValue(self._spaces.observations, config, generator).to(self._device)
         self._value_weights = PackedWeights(self._value, has_gradients=True)
         self._value_optimizer = PackedAdam(self._value_weights, max_grad_norm=config.max_grad_norm)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
-import gymnasium
 import torch
 from torch import nn
 
+from stoker.agents.base import AgentSeeds
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.sac.config import SACConfig
 from stoker.agents.sac.policy import SACPolicy
@@ -44,15 +43,7 @@ class SAC(TwinCriticAgent[SACConfig, SACPolicy]):
     _config_type = SACConfig
     _outputs_per_number = 2
 
-    def __init__(
-        self,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        config: SACConfig | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        super().__init__(observation_space, action_space, config, seed, device)
+    def _complete(self, seeds: AgentSeeds) -> None:
         config = self.config
         target = config.target_entropy
         self._target_entropy = float(-self._scale.size) if target is None else target

@@ -5,11 +5,9 @@ A deterministic actor that explores by noise, and learns from the first of two c
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium
 import torch
 
+from stoker.agents.base import AgentSeeds
 from stoker.agents.encoded import Features
 from stoker.agents.off_policy import TargetNetwork
 from stoker.agents.passes import StackedPasses
@@ -31,15 +29,7 @@ class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
     _config_type = TD3Config
     _outputs_per_number = 1
 
-    def __init__(
-        self,
-        observation_space: gymnasium.Space[Any],
-        action_space: gymnasium.Space[Any],
-        config: TD3Config | None = None,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        super().__init__(observation_space, action_space, config, seed, device)
+    def _complete(self, seeds: AgentSeeds) -> None:
         config, actor = self.config, self._network
         self._target_actor = TargetNetwork(actor, self._weights, config.tau, config.target_update_interval)
         target_actor = self._target_actor.network

@@ -380,6 +380,21 @@ async def test_actors_of_an_array_are_acting_until_they_are_answered_or_cancelle
             await session.act_many(seen, IDS)
 
 
+async def test_actors_of_several_calls_are_acting_each_until_its_own_is_answered() -> None:
+    agent, seen = ppo(), np.zeros((2, 3), np.float32)
+    async with TrainingSession(agent) as session:
+        async with anyio.create_task_group() as tasks:
+            for actor_ids in ((0, 1), (2, 3), (4, 5)):  # a list waits for a pass that all of them share
+                tasks.start_soon(session.act_many, list(seen), actor_ids)
+            await anyio.lowlevel.checkpoint()
+            for actor_id in range(6):
+                with pytest.raises(ActorConflict, match=f"actor {actor_id} "):
+                    await session.act(seen[0], actor_id=actor_id)
+                with pytest.raises(ActorConflict, match=f"actor {actor_id} "):
+                    await session.act_many(seen, (actor_id, 6))
+        assert len(await session.act_many(np.zeros((6, 3)), tuple(range(6)))) == 6, "nobody is left as acting"
+
+
 async def test_decisions_without_outcomes_are_kept_for_the_most_recent_actors_only() -> None:
     """Actor ids may be those of connections, which never end."""
     agent, seen = ppo(), np.zeros((1000, 3), np.float32)

@@ -106,7 +106,9 @@ class Intake:
         self._remembered: LRUDict[ActorId, RememberedDecision] = LRUDict()
         self._batches = RememberedBatches()
         self.acting: set[ActorId] = set()
-        """Actors that wait for an exploring action."""
+        """Actors that wait for an exploring action, other than those of ``acting_together``."""
+        self.acting_together: frozenset[ActorId] = frozenset()
+        """Those of one call of ``act_many``: often the only one, so that nobody is added one by one."""
         self.observing: dict[ActorId, int] = {}
         """Actors that wait for room in the queue, and for how many experiences."""
         self._known = CheckedIds((), frozenset())  # that were checked last
@@ -232,7 +234,26 @@ class Intake:
 
     def waiting(self) -> set[ActorId]:
         """The actors that wait for the session, in ``act`` or in ``observe``."""
-        return self.acting | self.observing.keys()
+        return self.acting | self.acting_together | self.observing.keys()
+
+    def check_idle(self, actors: frozenset[ActorId]) -> None:
+        """Raise ``ActorConflict`` if one of these actors waits for an exploring action."""
+        if taken := (actors & self.acting) or (actors & self.acting_together):
+            raise ActorConflict(next(iter(taken)), "act_many()")
+
+    def begin_acting(self, actors: frozenset[ActorId]) -> None:
+        """Note that these actors, which were idle, wait for an exploring action, until ``end_acting``."""
+        if self.acting_together:
+            self.acting |= actors
+        else:
+            self.acting_together = actors
+
+    def end_acting(self, actors: frozenset[ActorId]) -> None:
+        """Note that these actors wait no more, if they did."""
+        if self.acting_together is actors:
+            self.acting_together = frozenset()
+        else:
+            self.acting -= actors
 
     def admitted_batch(
         self, batch: ExperienceBatch

@@ -107,7 +107,7 @@ def _actors(parts: Parts, now: float) -> Mapping[str, int]:
     """How many actors are in each state; each of them is in one."""
     registry, waited_at = parts.learner.actors, parts.waited_at
     running, seen_at = registry.running.copy(), registry.seen_at.copy()
-    acting = parts.intake.acting.copy()
+    acting = parts.intake.acting | parts.intake.acting_together
     waiting = acting | parts.intake.observing.keys()
     silent = 0
     if not parts.written.is_set():

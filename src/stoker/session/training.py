@@ -99,7 +99,7 @@ class TrainingSession(Controls):
         intake.check_acting(observation, mode, actor_id)
         if mode is not ActMode.EXPLORE:
             return (await parts.inference.ask(observation, mode, actor_id))[0]
-        if actor_id in (acting := intake.acting):
+        if actor_id in (acting := intake.acting) or actor_id in intake.acting_together:
             raise ActorConflict(actor_id, "act()")
         try:
             acting.add(actor_id)
@@ -142,10 +142,9 @@ class TrainingSession(Controls):
             return []
         if mode is not ActMode.EXPLORE:
             return in_columns(shown, await parts.inference.ask_many(shown, mode, ids.rows))[0]
-        if taken := ids.actors & intake.acting:
-            raise ActorConflict(next(iter(taken)), "act_many()")
+        intake.check_idle(ids.actors)
         try:
-            intake.acting |= ids.actors
+            intake.begin_acting(ids.actors)
             if self._is_paced:
                 await parts.pacing.begin_many(ids.rows)
             answer = in_columns(shown, await parts.inference.ask_many(shown, mode, ids.rows))
@@ -155,7 +154,7 @@ class TrainingSession(Controls):
                 parts.pacing.end(actor_id)
             raise
         finally:
-            intake.acting -= ids.actors
+            intake.end_acting(ids.actors)
         return answer[0]
 
     async def decide(

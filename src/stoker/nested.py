@@ -12,7 +12,7 @@ import numpy as np
 
 from stoker.plain import shown
 
-__all__ = ["difference", "differences", "is_same"]
+__all__ = ["difference", "differences", "has_tuple", "is_same"]
 
 
 def is_same(one: Any, other: Any) -> bool:
@@ -35,6 +35,13 @@ def is_same(one: Any, other: Any) -> bool:
         return bool(one == other)
     except Exception:  # noqa: BLE001 - values that cannot be compared are not the same
         return False
+
+
+def has_tuple(value: Any) -> bool:
+    """Whether a value of nested spaces has a part of a Tuple space."""
+    if isinstance(value, dict):
+        return any(map(has_tuple, cast("dict[Any, Any]", value).values()))
+    return isinstance(value, tuple)
 
 
 def differences(one: Any, other: Any, where: str = "the whole") -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 from stoker.journal.blocks import mapped
+from stoker.nested import has_tuple
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
 __all__ = ["Episode", "mapped"]
@@ -76,7 +77,7 @@ class Episode(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         Raises:
             ConfigError: The observations or actions are of a Tuple space, which batches cannot hold.
         """
-        if _has_tuple(self.observations) or _has_tuple(self.actions):
+        if has_tuple(self.observations) or has_tuple(self.actions):
             raise ConfigError(
                 "a batch cannot hold values of a Tuple space: use experiences(), or make it a Dict"
             )
@@ -94,9 +95,3 @@ class Episode(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             None,
             None if versions is None or (versions < 0).any() else versions,
         )
-
-
-def _has_tuple(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_has_tuple(part) for part in cast("dict[Any, Any]", value).values())
-    return isinstance(value, tuple)

@@ -21,9 +21,9 @@ from stoker.envs.wrapping import missing_parts
 from stoker.errors import ConfigError
 from stoker.importing import import_named, imported_callable, signature_of, split_name
 
-__all__ = ["make_gym", "make_named", "make_native"]
+__all__ = ["ARGUMENT_ERROR", "make_gym", "make_named", "make_native"]
 
-_ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
+ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
 _MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
 
 
@@ -59,7 +59,7 @@ def _made(env_name: str, *, render_mode: str | None = None, **kwargs: Any) -> gy
         return gymnasium.make(env_id, **{"disable_env_checker": True, **kwargs})
     except (gymnasium.error.Error, ImportError, TypeError) as error:
         if isinstance(error, TypeError):
-            if not _ARGUMENT_ERROR.search(str(error)):
+            if not ARGUMENT_ERROR.search(str(error)):
                 raise  # a bug in the environment
             _check_arguments(env_id, env_name, kwargs)
         way_out = "; install the package it needs" if isinstance(error, ModuleNotFoundError) else ""
@@ -105,7 +105,7 @@ def make_native(name: str, num_envs: int, kwargs: Mapping[str, Any]) -> VectorEn
     try:
         return gymnasium.make_vec(env_id, num_envs, "vector_entry_point", **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
-        if isinstance(error, TypeError) and not _ARGUMENT_ERROR.search(str(error)):
+        if isinstance(error, TypeError) and not ARGUMENT_ERROR.search(str(error)):
             raise  # a bug in the environment
         reason = " ".join(str(error).split())
         raise ConfigError(

@@ -6,12 +6,12 @@ actions in ``infos[agent]["action_mask"]`` becomes a part of observations, as in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import gymnasium
 
+from stoker.envs.gym import ARGUMENT_ERROR
 from stoker.envs.joint import CheckedJointEnv, JointStep, Outcome
 from stoker.envs.masks import MASK, mask_space, masked, n_choices, with_any_mask
 from stoker.envs.protocol import JOINT
@@ -22,8 +22,6 @@ from stoker.plain import as_float, shown
 from stoker.types import EpisodeStatus
 
 __all__ = ["AecJoint", "ParallelJoint", "is_joint", "joint_env", "make_pettingzoo"]
-
-_ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
 
 
 def make_pettingzoo(name: str, kwargs: Mapping[str, Any]) -> CheckedJointEnv:
@@ -51,7 +49,7 @@ def make_pettingzoo(name: str, kwargs: Mapping[str, Any]) -> CheckedJointEnv:
             raise MissingDependency("pettingzoo", "pettingzoo") from error
         if isinstance(error, ConfigError):
             raise
-        if isinstance(error, TypeError) and not _ARGUMENT_ERROR.search(str(error)):
+        if isinstance(error, TypeError) and not ARGUMENT_ERROR.search(str(error)):
             raise  # a bug in the environment
         reason = " ".join(str(error).split())
         raise ConfigError(f"env={name!r} cannot be made: {reason}; see env_kwargs") from error

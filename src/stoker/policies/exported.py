@@ -67,10 +67,7 @@ def load_exported(directory: Path, form: str) -> LoadedPolicy:
         description = msgspec.json.decode(about.read_bytes(), type=PolicyDescription)
     except (OSError, msgspec.DecodeError) as error:
         raise RunBroken(about, f"cannot be read: {error}") from error
-    if description.format != FORMAT:
-        raise RunBroken(
-            about, f"has format {description.format}, this stoker reads {FORMAT}: export it again"
-        )
+    _check_format(description.format, about)
     return LoadedPolicy(load_file(path, form).compute, description, form)
 
 
@@ -104,9 +101,13 @@ def policy_from_bytes(content: bytes, form: str, source: AnyPath = "the policy")
         raise
     except Exception as error:  # each library has errors of its own
         raise RunBroken(source, f"is no policy ({type(error).__name__}: {error}); export it again") from error
+    _check_format(given, source)
+    return LoadedPolicy(compute, description, form)
+
+
+def _check_format(given: Any, source: AnyPath) -> None:
     if given != FORMAT:
         raise RunBroken(source, f"has format {given}, this stoker reads {FORMAT}: export it again")
-    return LoadedPolicy(compute, description, form)
 
 
 def _numpy(content: bytes) -> _Loaded:

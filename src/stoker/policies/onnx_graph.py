@@ -28,8 +28,12 @@ _PLAIN = {
     "sign": "Sign", "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow",
     "maximum": "Max", "minimum": "Min", "equal": "Equal", "less": "Less", "greater": "Greater",
     "not": "Not", "and": "And", "or": "Or", "where": "Where", "matmul": "MatMul", "linear": "Gemm",
+    "argmax": "ArgMax", "concat": "Concat", "gather": "GatherElements", "take": "Gather",
+    "transpose": "Transpose",
 }  # fmt: skip
 """Operations of the same arguments."""
+_ATTRIBUTES = {"axes": "perm", "keeps": "keepdims"}
+"""ONNX's names of their settings, where they differ."""
 _REDUCED = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax", "min": "ReduceMin"}
 
 
@@ -93,7 +97,8 @@ class _Writer:
     def write(self, node: Node) -> None:
         """Add the nodes of one operation."""
         if node.op in _PLAIN:
-            self.add(_PLAIN[node.op], node.inputs, node.output)
+            attributes = {_ATTRIBUTES.get(name, name): value for name, value in node.settings.items()}
+            self.add(_PLAIN[node.op], node.inputs, node.output, **attributes)
         elif node.op in _REDUCED:
             axes = self.constant(node.settings["axes"])
             self.add(
@@ -145,29 +150,9 @@ def _cast(to: _Writer, node: Node, dtype: str) -> None:
     to.add("Cast", node.inputs, node.output, to=_type(dtype))
 
 
-def _transpose(to: _Writer, node: Node, axes: Sequence[int]) -> None:
-    to.add("Transpose", node.inputs, node.output, perm=axes)
-
-
-def _concat(to: _Writer, node: Node, axis: int) -> None:
-    to.add("Concat", node.inputs, node.output, axis=axis)
-
-
 def _slice(to: _Writer, node: Node, axis: int, start: int, stop: int, step: int) -> None:
     places = [to.constant([number]) for number in (start, stop, axis, step)]
     to.add("Slice", [*node.inputs, *places], node.output)
-
-
-def _argmax(to: _Writer, node: Node, axis: int, keeps: bool) -> None:
-    to.add("ArgMax", node.inputs, node.output, axis=axis, keepdims=int(keeps))
-
-
-def _gather(to: _Writer, node: Node, axis: int) -> None:
-    to.add("GatherElements", node.inputs, node.output, axis=axis)
-
-
-def _take(to: _Writer, node: Node, axis: int) -> None:
-    to.add("Gather", node.inputs, node.output, axis=axis)
 
 
 def _conv(to: _Writer, node: Node, strides: Sequence[int], padding: Sequence[int]) -> None:
@@ -176,14 +161,9 @@ def _conv(to: _Writer, node: Node, strides: Sequence[int], padding: Sequence[int
 
 _Other: TypeAlias = Callable[..., None]
 _OTHERS: dict[str, _Other] = {
-    "argmax": _argmax,
     "cast": _cast,
-    "concat": _concat,
     "conv": _conv,
     "expand": _expand,
-    "gather": _gather,
     "reshape": _reshape,
     "slice": _slice,
-    "take": _take,
-    "transpose": _transpose,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import cached_property
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 
 from stoker.agents.protocol import HasReplay, LearningAgent, Policy, PortablePolicy
 from stoker.envs.results import owned
+from stoker.nested import has_tuple
 from stoker.testing.contract import through_file
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
@@ -61,7 +62,7 @@ class AgentSuite(msgspec.Struct, dict=True, eq=False):
     @property
     def has_columns(self) -> bool:
         """Whether observations can be columns of a batch: arrays, or dicts of such, but not tuples."""
-        return not _has_tuples(self.observations[0])
+        return not has_tuple(self.observations[0])
 
     @cached_property
     def action_space(self) -> Any:
@@ -145,12 +146,6 @@ def as_batch(experiences: Sequence[Experience], *, with_extras: bool = True) -> 
         tuple(experience.actor_id for experience in experiences),
         np.array(extras) if with_extras and extras[0] is not None else None,
     )
-
-
-def _has_tuples(observation: Any) -> bool:
-    if isinstance(observation, dict):
-        return any(map(_has_tuples, cast("dict[Any, Any]", observation).values()))
-    return isinstance(observation, tuple)
 
 
 def _column(values: Sequence[Any]) -> Any:

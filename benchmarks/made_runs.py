@@ -15,16 +15,14 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from stoker.runs.event_rows import EVENTS, EventRow, kind_of
 from stoker.runs.events import (
-    EVENTS,
     AttemptBegan,
     AttemptEnded,
     BestChanged,
     Ending,
     EvaluationFinished,
-    EventRow,
     RunEvent,
-    kind_of,
 )
 from stoker.runs.layout import CHECKPOINTS, CONFIG, METADATA
 from stoker.runs.locking import RunLock

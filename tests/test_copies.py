@@ -264,6 +264,7 @@ ARGUMENTS: dict[str, dict[str, Any] | tuple[Any, ...]] = {
     "GroupReadings": {"joint_steps": 3, "committed_steps": 2, "policies": {}},
     "WriteFailed": (Path("metadata.json"), OSError(28, "No space left on device")),
     "NoImprovement": (3,),
+    "Notice": ("warning", "stoker.envs", "slow", None),
     "Spread": (1.0, 0.0, 0.5, 1.0, 1.5, 2.0),
     "StopAtReward": (475.0,),
     "NodeReading": {"node": "10.0.0.5", "steps": 3, "why": "1 CPU"},

@@ -13,7 +13,7 @@ import pytest
 
 from stoker import TrainingRun
 from stoker.cli.main import main
-from stoker.runs.events import EventRow
+from stoker.runs.event_rows import EventRow
 
 SMALL = ("--learning-starts", "64", "--hidden-sizes", "16", "--num-envs", "4", "--eval-freq", "0")
 DEADLINE_S = 40.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.made_runs import BEGAN, MadeRun
 from hostile_texts import MARKUP, STRINGS, fits_a_file_name, is_encodable
 
-from stoker.runs.events import ActorRestarted, PartStalled
+from stoker.runs.events import ActorRestarted, Logged, PartStalled
 from stoker.runs.rows import ROW_FILES, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.types import EpisodeStatus
 from stoker.writer import encode_rows
@@ -68,7 +68,8 @@ def make_hostile_runs(root: Path, texts: Sequence[str] = TEXTS) -> list[str]:
     for text in texts:
         loud.add_event(ActorRestarted(actor_id=text, error=text, restarts=1))
         loud.add_event(PartStalled(part=text, doing=text, still_s=1.0))
-    loud.end("failed", part=texts[0], error=texts[1], text=texts[2])
+        loud.add_event(Logged(level="warning", source=text, text=text, traceback=text))
+    loud.end("failed", part=texts[0], error=texts[1], text=texts[2], traceback="\n".join(texts[:20]))
     return names
 
 

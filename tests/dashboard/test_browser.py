@@ -18,6 +18,8 @@ from dashes import Dash, dash
 from hostile_runs import FEW, TEXTS, broken_run, make_hostile_runs
 from sweeping import low_contrast, markup_of_runs, nameless, overflowing, unreachable
 
+from stoker.runs.events import Logged
+
 pytestmark = needs_browser
 
 DESK, PHONE = (1280, 900), (390, 844)
@@ -253,6 +255,33 @@ def test_everybody_can_read_and_operate_it(
     assert faults == {}
     window.check()
     window.close()
+
+
+def test_a_run_shows_what_it_said_last(browser: Any, tmp_path: Path) -> None:
+    run = MadeRun(tmp_path, is_held=True)
+    run.grow(20)
+    with dash(tmp_path) as dashboard:
+        window = Window(browser, dashboard.url)
+        page = window.open(run_of(dashboard, "CartPole-v1"))
+        page.locator(".chart-box canvas").first.wait_for()
+        words = page.locator(".last-words")
+        assert words.is_hidden(), "nothing went wrong"
+        run.add_event(Logged(level="warning", source="stoker.envs", text="<b>slow</b>"))
+        words.get_by_text("warning: <b>slow</b>").wait_for()
+        run.end(
+            "failed", part="agent", error="ValueError", text="no", traceback="File 'a.py'\nValueError: no"
+        )
+        words.get_by_text("attempt failed in the agent: ValueError: no").wait_for()
+        assert words.locator("details[open] pre").inner_text() == "File 'a.py'\nValueError: no"
+        words.get_by_role("link", name="All").click()
+        until_address(page, "tab=events&level=warning")
+        lines = page.locator("[role=tabpanel] .event")
+        page.locator("[role=tabpanel]").get_by_text("2 events").wait_for()
+        assert lines.count() == 2
+        page.get_by_label("Kind").select_option("All events")
+        page.locator("[role=tabpanel]").get_by_text("3 events").wait_for()
+        window.check()
+        window.close()
 
 
 def test_keys_alone_lead_from_the_list_to_a_comparison(window: Window) -> None:

@@ -122,7 +122,7 @@ RUN_QUERIES: dict[str, tuple[str, ...]] = {
         "size=0", "size=1001", "page=-1", "page=1e3", "kind=both", "sort=extras", "order=up",
         "status=Continuing", "reward_from=x", "from=--1",
     ),
-    "events": ("kind=nothing", "size=0", "order=1"),
+    "events": ("kind=nothing", "level=loud", "size=0", "order=1"),
     "shares": ("points=0", "x=1"),
     "evaluations": ("x=1",),
 }  # fmt: skip

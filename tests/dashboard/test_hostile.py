@@ -39,7 +39,7 @@ QUERIES = {
         "kind", "sort", "order", "page", "size", "status", "actor", "reward_from", "reward_to", "from", "to",
     ),
     "/api/runs/{id}/episodes.csv": ("kind", "sort"),
-    "/api/runs/{id}/events": ("page", "kind"),
+    "/api/runs/{id}/events": ("page", "kind", "level"),
     "/api/runs/{id}/shares": ("points",),
     "/api/compare": ("ids", "series", "x", "smooth", "points", "group_by", "statistic"),
     "/api/diff": ("ids",),

@@ -126,6 +126,9 @@ def test_a_report_answers_as_the_server_does(root: Path, made: Report) -> None:
     wanted.append(
         (f"api/runs/{run_id}/events", {"kind": "best_changed"}, events_answer(history, "best_changed"))
     )
+    wanted.append(
+        (f"api/runs/{run_id}/events", {"level": "warning"}, events_answer(history, level="warning"))
+    )
 
     answers = in_node("offline.js", ASK, [made, [(path, params) for path, params, _ in wanted]])
     for (path, params, answer), found in zip(wanted, answers, strict=True):

@@ -14,7 +14,7 @@ import launching
 import stoker
 from stoker.protocol import decode_step
 from stoker.runs import Attempt, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
-from stoker.runs.events import KINDS, EventRow
+from stoker.runs.event_rows import KINDS, EventRow
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

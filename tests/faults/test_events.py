@@ -14,7 +14,7 @@ from breaking import Breaker, mounted, no_mounts
 from worker import Order
 
 from stoker import EpisodeStatus, Experience, SessionFailed, TrainingRun, TrainingSession
-from stoker.runs.events import EventRow
+from stoker.runs.event_rows import EventRow
 from stoker.runs.verifying import verify_run
 from stoker.testing import FakeAgent
 

@@ -10,17 +10,17 @@ import pytest
 
 from stoker import EpisodeStatus, Experience, RunBroken, TrainingRun, TrainingSession
 from stoker.runs import fork
+from stoker.runs.event_rows import KINDS, EventRow
 from stoker.runs.events import (
-    KINDS,
     ActorGivenUp,
     ActorRestarted,
     AttemptBegan,
     AttemptEnded,
     BestChanged,
     DiskFilled,
-    EventRow,
     EventsSuppressed,
     InputsRefused,
+    Logged,
     Resumed,
     RunEvent,
 )
@@ -64,6 +64,7 @@ SAID: list[tuple[RunEvent, str]] = [
         DiskFilled(file="step_4.pt", errno="ENOSPC"),
         "the disk was full (ENOSPC) while step_4.pt was written",
     ),
+    (Logged(level="error", source="stoker.envs", text="no frame"), "error: no frame"),
     (
         EventsSuppressed(of="checkpoint_written", count=8),
         "left out 8 more events of the kind checkpoint_written within a minute",
@@ -108,6 +109,27 @@ def test_texts_of_a_row_are_valid_unicode_and_not_endless() -> None:
     assert found.startswith("\\ud800xxx")
     assert found.endswith("x...")
     assert len(found) < 1100
+
+
+def test_of_a_long_traceback_the_end_is_kept() -> None:
+    found = row(AttemptEnded(how="failed", traceback="first" + "x" * 5000 + "last")).details["traceback"]
+    assert isinstance(found, str)
+    assert (len(found), found[-5:]) == (4000, "xlast")
+
+
+@pytest.mark.parametrize(
+    ("event", "importance"),
+    [
+        (BestChanged(value=1.0, step=4), "info"),
+        (AttemptEnded(how="stopped"), "info"),
+        (AttemptEnded(how="killed"), "error"),
+        (InputsRefused(field="reward", count=7), "warning"),
+        (Logged(level="warning", source="stoker", text="slow"), "warning"),
+        (Logged(level="error", source="stoker", text="no"), "error"),
+    ],
+)
+def test_an_event_matters_more_or_less(event: RunEvent, importance: str) -> None:
+    assert row(event).importance == importance
 
 
 def test_an_attempt_that_began_and_recorded_no_end_was_killed() -> None:

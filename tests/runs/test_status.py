@@ -10,12 +10,12 @@ import anyio
 import pytest
 
 from stoker import EpisodeRecord, EpisodeStatus, TrainingRun, TrainingSession
+from stoker.runs.event_rows import EventRow
 from stoker.runs.events import (
     ActorFellSilent,
     AttemptBegan,
     AttemptEnded,
     CheckpointWritten,
-    EventRow,
     Forked,
     RunEvent,
 )

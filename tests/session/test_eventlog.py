@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ from stoker.actors import FailureLimit
 from stoker.recorders import RunContext
 from stoker.recorders.protocol import BaseRecorder
 from stoker.runs import lease
-from stoker.runs.events import AttemptEnded, BestChanged, CheckpointWritten, EventRow
+from stoker.runs.event_rows import EventRow
+from stoker.runs.events import AttemptEnded, BestChanged, CheckpointWritten
 from stoker.session.eventlog import EventLimit, EventLog
 from stoker.testing import ChainEnv, FakeAgent
 
@@ -144,7 +146,9 @@ async def test_an_error_in_the_block_and_a_stop_are_told_apart(run: TrainingRun)
     with pytest.raises(KeyError):
         async with TrainingSession(FakeAgent(), run) as session:
             raise KeyError("mine")
-    assert await ending_of(run) == {"how": "failed", "error": "KeyError", "text": "'mine'"}
+    ending = await ending_of(run)
+    assert 'raise KeyError("mine")' in ending.pop("traceback")
+    assert ending == {"how": "failed", "error": "KeyError", "text": "'mine'"}
     run = await TrainingRun.resume(run.directory)
     with pytest.raises(SystemExit):
         async with TrainingSession(FakeAgent(), run):
@@ -391,6 +395,46 @@ async def test_many_events_of_a_kind_are_bounded_and_counted_minute_by_minute(ru
     minute_of = ["checkpoint_written"] * 60 + ["inputs_refused", "events_suppressed"]
     assert kinds == ["attempt_began", *minute_of, *minute_of, "attempt_ended"]
     assert {row.details["count"] for row in await events_of(run, "events_suppressed")} == {40}
+
+
+async def test_what_stoker_logs_is_recorded_while_the_session_is_open(run: TrainingRun) -> None:
+    logger = logging.getLogger("stoker.envs")
+    async with TrainingSession(FakeAgent(), run) as session:
+        await session.observe(step(0))
+        await session.flush()
+        logger.warning("slow: %s", "x" * 2000)
+        logger.info("nothing to know")
+        await anyio.to_thread.run_sync(lambda: logger.error("a step failed", exc_info=ValueError("no")))
+    logger.warning("too late")
+    slow, failed = await events_of(run, "logged")
+    assert (slow.details["level"], slow.details["source"], slow.total_steps) == ("warning", "stoker.envs", 1)
+    assert slow.event.sentence.startswith("warning: slow: xxx")
+    assert len(slow.event.sentence) < 1100
+    assert (failed.event.sentence, failed.details["traceback"]) == (
+        "error: a step failed",
+        "ValueError: no",
+    )
+    assert [slow.importance, failed.importance] == ["warning", "error"]
+
+
+async def test_what_a_resume_passed_over_is_recorded_behind_it(run: TrainingRun) -> None:
+    async with TrainingSession(FakeAgent(), run, checkpoint_freq=1, journal=False) as session:
+        for k in range(2):
+            await session.observe(step(k))
+    run.checkpoint_path(2).write_bytes(b"torn")
+    again = await TrainingRun.resume(run.directory)
+    async with TrainingSession(FakeAgent(), again, journal=False):
+        pass
+    rows = [row for row in await again.read_events() if row.attempt == 2]
+    assert [row.kind for row in rows[:3]] == ["attempt_began", "resumed", "logged"]
+    assert "step_2.pt" in rows[2].event.sentence
+
+
+async def test_a_session_that_cannot_be_opened_hears_nothing_more(run: TrainingRun) -> None:
+    (run.directory / "events.jsonl").mkdir()
+    with pytest.raises(WriteFailed):
+        await TrainingSession(FakeAgent(), run).open()
+    assert not [one for one in logging.getLogger("stoker").handlers if "notices" in type(one).__module__]
 
 
 async def test_without_a_run_nothing_is_recorded_and_nothing_fails() -> None:

@@ -17,7 +17,7 @@ import pytest
 import launching
 import stoker
 from stoker import ConfigError, Trainer, TrainerConfig, TrainingRun, TrainingSession
-from stoker.runs.events import EventRow
+from stoker.runs.event_rows import EventRow
 from stoker.session.signals import ReportsHealth
 from stoker.testing import ChainEnv, FakeAgent
 from stoker.trainer import Progress

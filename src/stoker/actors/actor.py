@@ -37,6 +37,7 @@ from stoker.actors.worker import OwnPolicy
 from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping
 from stoker.errors import ActorFailed, InvalidExperience, SessionFailed, Stalled
+from stoker.notices import KNOWN
 from stoker.runs.events import ActorGivenUp, ActorRestarted
 from stoker.session import ResumePoint, RunningEpisode
 from stoker.telemetry import StateClock
@@ -258,6 +259,7 @@ class Player(abc.ABC):
             actor_id,
             error,
             delay_s,
+            extra=KNOWN,
         )
         await anyio.sleep(delay_s)
 

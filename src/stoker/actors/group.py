@@ -21,6 +21,7 @@ from stoker.actors.streams import ActorReport, Gate, OnStep, PolicyFeed
 from stoker.envs import Stepping
 from stoker.errors import ConfigError, SessionClosed, Stalled
 from stoker.exits import single_error
+from stoker.notices import KNOWN
 from stoker.runs.events import ActorFellSilent
 from stoker.session import TrainingSession
 from stoker.session.workers import WorkerStatus
@@ -152,7 +153,7 @@ class PlayerGroup:
             case "restart":
                 player.leave(stalled)
             case _:
-                _logger.warning("%s", stalled)
+                _logger.warning("%s", stalled, extra=KNOWN)
 
 
 class ActorGroup(PlayerGroup):

@@ -19,7 +19,8 @@ from stoker.cli.stored import config_of, open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.multi.standings import Standings, standings_in
 from stoker.runs import Columns
-from stoker.runs.events import EVENTS, EventRow, WorkersChanged
+from stoker.runs.event_rows import EVENTS, EventRow
+from stoker.runs.events import WorkersChanged
 from stoker.runs.following import EventList
 from stoker.runs.history import read_table
 from stoker.runs.layout import natural_key

@@ -25,7 +25,7 @@ from stoker.cli.sweep_results import results_of, say_results, sweep_facts
 from stoker.cli.sweep_views import FAILED, SeedRun
 from stoker.cli.sweeping import Sweeper
 from stoker.errors import ConfigError, RunBroken, StokerError
-from stoker.runs.events import EVENTS
+from stoker.runs.event_rows import EVENTS
 from stoker.runs.sweeps import SWEEP, Sweep, SweepVersion, runs_by_seed
 from stoker.trainer.config import TrainConfig, config_from, name_of
 from stoker.writer import files

@@ -25,7 +25,7 @@ from stoker.cli.printing import command, counted, from_here
 from stoker.cli.sweep_messages import Order, Report
 from stoker.cli.sweep_views import FAILED, RUNNING, WAITING, SeedRun, SweepReading, sweep_view
 from stoker.exits import single_error
-from stoker.runs.events import EVENTS
+from stoker.runs.event_rows import EVENTS
 from stoker.signals import ENDING_SIGNALS, SignalGuard
 from stoker.trainer.views.text import number
 from stoker.trainer.views.view import ScreenThread

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import stoker.runs.layout as layout
 from stoker.errors import ConfigError, RunDirectoryError
-from stoker.runs.events import EVENTS
+from stoker.runs.event_rows import EVENTS
 from stoker.runs.layout import CONFIG, METADATA
 from stoker.runs.locking import LOCK
 from stoker.runs.rows import ROW_FILES

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from stoker.dashboard.finding import link_out_of
 from stoker.dashboard.summaries import LAST, Summary, SummaryMaker
-from stoker.runs.events import EVENTS
+from stoker.runs.event_rows import EVENTS
 from stoker.runs.history import RunHistory
 from stoker.runs.layout import CONFIG, METADATA
 from stoker.runs.locking import LOCK, holder_of

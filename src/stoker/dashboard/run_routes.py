@@ -16,7 +16,7 @@ from stoker.dashboard.answers.curves import AXES, Axis
 from stoker.dashboard.answers.details import details_answer
 from stoker.dashboard.answers.episodes import SORTS, EpisodeQuery, episodes_answer
 from stoker.dashboard.answers.evaluations import evaluations_answer
-from stoker.dashboard.answers.events import events_answer
+from stoker.dashboard.answers.events import LEVELS, events_answer
 from stoker.dashboard.answers.series import SeriesQuery, series_answer
 from stoker.dashboard.answers.shares import shares_answer
 from stoker.dashboard.downloads import Download, episodes_csv, series_csv
@@ -34,7 +34,7 @@ from stoker.dashboard.responses import (
 )  # fmt: skip
 from stoker.dashboard.series import SeriesCache
 from stoker.protocol import ProtocolError
-from stoker.runs.events import KINDS
+from stoker.runs.event_rows import KINDS, Level
 from stoker.runs.layout import safe_name
 from stoker.types import EpisodeStatus
 
@@ -134,13 +134,17 @@ class RunRoutes:
         )
 
     async def _events(self, request: Request) -> Response:
-        query = query_of(request, "kind", "page", "size", "order")
+        query = query_of(request, "kind", "level", "page", "size", "order")
         kind = query.text("kind")
+        level: Level = query.choice("level", LEVELS, "info")
         if kind and kind not in KINDS:
             raise no_such("kind of event", kind, [*KINDS], "kind")
         rows, is_descending = query.page(100), query.is_descending("desc")
         return await self._of_run(
-            request, lambda reading: events_answer(reading.history, kind, rows, is_descending=is_descending)
+            request,
+            lambda reading: events_answer(
+                reading.history, kind, rows, level=level, is_descending=is_descending
+            ),
         )
 
     async def _shares(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ from stoker._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from stoker.runs.checkpoints import Retention as Retention
-    from stoker.runs.events import EventRow as EventRow
+    from stoker.runs.event_rows import EventRow as EventRow
     from stoker.runs.forking import fork as fork
     from stoker.runs.groups import (
         GroupCommit as GroupCommit,

@@ -7,19 +7,14 @@ struct here and a row in ``events.jsonl``; its fields are the row's ``details``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Literal
 
 import msgspec
 
-from stoker.plain import encodable
-from stoker.runs.metadata import now
 from stoker.telemetry.reading import NodeReading
 from stoker.types import ActorId
 
 __all__ = [
-    "EVENTS",
-    "KINDS",
     "ActorFellSilent",
     "ActorGivenUp",
     "ActorRestarted",
@@ -27,29 +22,21 @@ __all__ = [
     "AttemptEnded",
     "BestChanged",
     "CheckpointWritten",
-    "Detail",
     "DiskFilled",
     "Ending",
     "EvaluationFinished",
-    "EventRow",
     "EventsSuppressed",
     "Forked",
     "InputsRefused",
+    "Logged",
     "PartStalled",
     "Resumed",
     "RunEvent",
     "WorkersChanged",
-    "kind_of",
 ]
 
-EVENTS: Final = "events.jsonl"
-"""The file of a run's events."""
-
-Detail = str | int | float | bool | None
 Ending = Literal["finished", "stopped", "failed", "killed"]
 """How an attempt ended: at its limits, early but in good order, with an error, or without a recorded end."""
-
-_LONGEST_TEXT = 1000
 
 
 class RunEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +83,7 @@ class AttemptEnded(RunEvent, frozen=True, kw_only=True):
             a power cut, or a disk that took nothing more.
         part: the part of the session that failed.
         error, text: class and message of the error that ended it.
+        traceback: the end of that of its first cause, unless that is an error of stoker.
         signal: the signal that asked it to stop, for example ``SIGTERM``.
         exit_code: the one that the process asked for, where it did.
     """
@@ -104,6 +92,7 @@ class AttemptEnded(RunEvent, frozen=True, kw_only=True):
     part: str | None = None
     error: str | None = None
     text: str | None = None
+    traceback: str | None = None
     signal: str | None = None
     exit_code: int | None = None
 
@@ -347,6 +336,27 @@ class DiskFilled(RunEvent, frozen=True, kw_only=True):
         return f"the disk was full ({self.errno}) while {self.file} was written"
 
 
+class Logged(RunEvent, frozen=True, kw_only=True):
+    """A part of stoker logged a warning or an error that no other event says.
+
+    Attributes:
+        level: which of both.
+        source: the logger.
+        text: the message.
+        traceback: the end of that of its error, if it came with one.
+    """
+
+    level: Literal["warning", "error"]
+    source: str
+    text: str
+    traceback: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The event in words."""
+        return f"{self.level}: {self.text}"
+
+
 class EventsSuppressed(RunEvent, frozen=True, kw_only=True):
     """More events of one kind happened within a minute than are recorded one by one.
 
@@ -362,70 +372,3 @@ class EventsSuppressed(RunEvent, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """The event in words."""
         return f"left out {self.count:,} more events of the kind {self.of} within a minute"
-
-
-KINDS: Final[dict[str, type[RunEvent]]] = {
-    "attempt_began": AttemptBegan,
-    "attempt_ended": AttemptEnded,
-    "resumed": Resumed,
-    "forked": Forked,
-    "checkpoint_written": CheckpointWritten,
-    "best_changed": BestChanged,
-    "evaluation_finished": EvaluationFinished,
-    "stalled": PartStalled,
-    "actor_silent": ActorFellSilent,
-    "actor_restarted": ActorRestarted,
-    "actor_failed": ActorGivenUp,
-    "workers_changed": WorkersChanged,
-    "inputs_refused": InputsRefused,
-    "disk_full": DiskFilled,
-    "events_suppressed": EventsSuppressed,
-}
-"""The struct of each kind of event: these are all of them."""
-
-_KIND_OF = {struct: kind for kind, struct in KINDS.items()}
-
-
-def kind_of(event: RunEvent) -> str:
-    """The key of the event in ``KINDS``."""
-    return _KIND_OF[type(event)]
-
-
-class EventRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``events.jsonl``. One with an unknown kind, or with other details than it has, is refused.
-
-    Attributes:
-        time: when it was recorded, RFC 3339, UTC.
-        attempt: the number of the attempt that it is about.
-        total_steps: environment steps consumed in the run when it was recorded.
-        kind: what happened, a key of ``KINDS``.
-        details: the fields of that event.
-    """
-
-    time: datetime
-    attempt: int
-    total_steps: int
-    kind: str
-    details: dict[str, Detail]
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind {self.kind!r} is none of {', '.join(KINDS)}")
-        msgspec.convert(self.details, KINDS[self.kind])
-
-    @classmethod
-    def of(cls, event: RunEvent, *, total_steps: int, attempt: int) -> EventRow:
-        """The row of an event that happened now. Texts are cut and made valid Unicode."""
-        details: dict[str, Any] = msgspec.structs.asdict(event)
-        plain = {key: _plain(value) if isinstance(value, str) else value for key, value in details.items()}
-        return cls(kind=kind_of(event), details=plain, total_steps=total_steps, time=now(), attempt=attempt)
-
-    @property
-    def event(self) -> RunEvent:
-        """The event itself."""
-        return msgspec.convert(self.details, KINDS[self.kind])
-
-
-def _plain(text: str) -> str:
-    text = text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-    return encodable(text)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from stoker.errors import RunBroken
-from stoker.runs.events import EventRow
+from stoker.runs.event_rows import EventRow
 from stoker.writer import files
 from stoker.writer.reading import PIECE_BYTES, LineReader, Lines, words_for_line
 from stoker.writer.rows import UNREADABLE

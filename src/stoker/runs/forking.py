@@ -20,7 +20,8 @@ from stoker.errors import CheckpointCorrupt, CheckpointNotFound, JournalBroken, 
 from stoker.journal import JOURNAL, Journal
 from stoker.runs.bests import best_files
 from stoker.runs.checkpoints import step_of
-from stoker.runs.events import EventRow, Forked
+from stoker.runs.event_rows import EventRow
+from stoker.runs.events import Forked
 from stoker.runs.metadata import read_metadata, write_json
 from stoker.runs.rows import ROW_FILES, Bound, Row, TrainEpisodeRow, counting
 from stoker.runs.run import TrainingRun, new_directory

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stoker.errors import RunBroken, RunDirectoryError
-from stoker.runs.events import EVENTS, EventRow
+from stoker.runs.event_rows import EVENTS, EventRow
 from stoker.runs.following import EventList
 from stoker.runs.growing import NumberColumn
 from stoker.runs.layout import CONFIG, METADATA

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from stoker.runs.events import EventRow, WorkersChanged
+from stoker.runs.event_rows import EventRow
+from stoker.runs.events import WorkersChanged
 
 __all__ = ["killed_attempts", "workers_by_node"]
 

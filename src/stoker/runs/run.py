@@ -20,7 +20,7 @@ from stoker.errors import ConfigError, RunBroken, RunDirectoryError, RunNotFound
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.recorders import row_value
 from stoker.runs.checkpoints import SavedTraining
-from stoker.runs.events import EVENTS, EventRow
+from stoker.runs.event_rows import EVENTS, EventRow
 from stoker.runs.figures import checked_target, save_figure
 from stoker.runs.frames import FrameLibrary, RowKind, frame_of, row_type_of
 from stoker.runs.history import read_table

@@ -12,7 +12,8 @@ import msgspec
 import stoker.runs.layout as layout
 from stoker.errors import RunDirectoryError
 from stoker.journal import JOURNAL
-from stoker.runs.events import EVENTS, AttemptEnded, EventRow
+from stoker.runs.event_rows import EVENTS, EventRow
+from stoker.runs.events import AttemptEnded
 from stoker.runs.following import EventList
 from stoker.runs.history import RunHistory
 from stoker.runs.holders import Holder

@@ -20,7 +20,7 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunDirectoryError, StokerError
 from stoker.journal import JOURNAL, JournalReport
 from stoker.runs.bests import Score, best_names, best_of
-from stoker.runs.events import EVENTS, EventRow
+from stoker.runs.event_rows import EVENTS, EventRow
 from stoker.runs.metadata import read_json, read_metadata
 from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, effective, loss_of
 from stoker.runs.run import TrainingRun

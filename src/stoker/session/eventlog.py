@@ -20,18 +20,19 @@ from types import TracebackType
 
 from stoker import __version__
 from stoker.errors import InvalidExperience, RunBroken, StokerError, WriteFailed
+from stoker.notices import Notice, hear, hear_no_more, traceback_of
 from stoker.recorders import Outcome
 from stoker.runs import TrainingRun
+from stoker.runs.event_rows import EventRow, kind_of
 from stoker.runs.events import (
     AttemptBegan,
     AttemptEnded,
     DiskFilled,
-    EventRow,
     EventsSuppressed,
     InputsRefused,
+    Logged,
     Resumed,
     RunEvent,
-    kind_of,
 )
 from stoker.runs.outcomes import killed_attempts
 from stoker.runs.processes import command_line
@@ -43,6 +44,8 @@ __all__ = ["EventLimit", "EventLog", "Refusals", "disk_filled", "ending_of"]
 _logger = logging.getLogger("stoker.session")
 _MINUTE_S = 60.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_MOST_EARLY = 60
+"""How many log records of the opening are kept."""
 _PATIENCE_S = 10.0
 """How long the last rows may take to be written."""
 
@@ -98,6 +101,7 @@ class EventLog:
     """Records the events of a session's attempt, from any thread; without a run it records nothing.
 
     Events count from ``begin`` to ``end``. While the writer runs they become durable with all other rows.
+    Warnings and errors that stoker logs are events, too; those that it hears before ``begin`` count, too.
 
     Args:
         run: where they are recorded.
@@ -115,11 +119,28 @@ class EventLog:
         self._is_open = False
         self._limit = EventLimit()
         self._minute_at = time.monotonic()
+        self._early: deque[Logged] = deque(maxlen=_MOST_EARLY)
         self._rows: deque[EventRow] = deque()
         self._noting = threading.Lock()
         self.hand_over: Callable[[], object] = _nothing
         """Gives the events so far to the writer, on the event loop; a flush must not overtake them."""
         self._hand_over_soon: Callable[[], object] = _nothing
+
+    def hear(self) -> None:
+        """Take the warnings and errors that stoker logs, until ``hear_no_more``."""
+        if self._run is not None:
+            hear(self._take_notice)
+
+    def hear_no_more(self) -> None:
+        """Take no more of them."""
+        hear_no_more(self._take_notice)
+
+    def _take_notice(self, notice: Notice) -> None:
+        event = Logged(**notice._asdict())
+        if self._is_open:
+            self.note(event)
+        else:
+            self._early.append(event)
 
     def begin(self, resumed: Resumed | None = None) -> None:
         """Record that the attempt began, and that earlier ones were killed which recorded no end. Blocks.
@@ -149,6 +170,7 @@ class EventLog:
         )
         rows = [*self._ends_of_killed(run), self._row(began)]
         rows += [] if resumed is None else [self._row(resumed)]
+        rows += [self._row(event) for event in self._early]
         run.event_log.write(encode_rows(rows))
         run.event_log.sync()
 
@@ -258,7 +280,14 @@ def ending_of(
     """
     part, error = cause
     if how == "failed" and error is not None:
-        return AttemptEnded(how=how, part=part, error=type(error).__name__, text=str(error), signal=signal)
+        return AttemptEnded(
+            how=how,
+            part=part,
+            error=type(error).__name__,
+            text=str(error),
+            traceback=traceback_of(error),
+            signal=signal,
+        )
     if isinstance(error, KeyboardInterrupt):
         signal = "SIGINT"
     code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else None

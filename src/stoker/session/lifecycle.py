@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from stoker.errors import SessionClosed, SessionError, SessionFailed
+from stoker.notices import KNOWN
 from stoker.queues import BatchQueue
 from stoker.recorders import Recording
 from stoker.runs.events import RunEvent
@@ -70,7 +71,7 @@ class Lifecycle(Readings):
             WriteFailed: Nothing can be written there.
         """
         engine = await self._open()
-        engine.when_failed(lambda failure: _logger.error("%s", failure))
+        engine.when_failed(lambda failure: _logger.error("%s", failure, extra=KNOWN))
 
     async def close(self) -> None:
         """Drain what was accepted, make it durable, write a final checkpoint, and end; also when cancelled.

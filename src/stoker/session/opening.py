@@ -346,6 +346,7 @@ class Host:
 
     async def _live(self) -> None:
         thread = DedicatedThread("stoker-learner")
+        self._events.hear()
         try:
             with self._opening:
                 restore = partial(_open_learning, self._learner, self._events, lambda: self._is_given_up)
@@ -390,6 +391,7 @@ class Host:
 
     def _end(self) -> None:
         if not self._ended.is_set():
+            self._events.hear_no_more()
             self._claim.release(settled=self._engine is None or self._engine.is_settled)
             self._ended.set()
 

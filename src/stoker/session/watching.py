@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from stoker.errors import RunFenced, Stalled
+from stoker.notices import KNOWN
 from stoker.runs.events import ActorFellSilent, PartStalled, WorkersChanged
 from stoker.session.parts import Parts
 from stoker.session.workers import WorkerStatus
@@ -250,7 +251,7 @@ class Watch:
             if self._config.on_stall == "fail":
                 self._fail(part, stalled)
             else:
-                _logger.warning("%s", stalled)
+                _logger.warning("%s", stalled, extra=KNOWN)
 
     def _activities(self) -> dict[tuple[str, str], Activity]:
         """What each part is doing, and where: the writer may be in several places at once."""
@@ -292,7 +293,7 @@ class Watch:
             return
         self._warned_of |= {one.actor_id for one in fresh}
         others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"
-        _logger.warning("%s%s", stalled, others)
+        _logger.warning("%s%s", stalled, others, extra=KNOWN)
 
     def _look_at_workers(self) -> None:
         """Record where workers have begun, ended or been lost since the last look."""
@@ -331,5 +332,6 @@ class Watch:
                 "(for environments: stepping='thread')",
                 held_s,
                 place,
+                extra=KNOWN,
             )
             self._parts.events.note(PartStalled(part="event loop", doing=f"held{place}", still_s=held_s))

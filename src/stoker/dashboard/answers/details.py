@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from stoker.dashboard.answers.curves import curve_names, table_of
+from stoker.dashboard.answers.events import Event, last_words
 from stoker.dashboard.answers.shares import Explained, explanation_of
 from stoker.dashboard.summaries import Summary
 from stoker.plain import encodable
@@ -97,6 +98,7 @@ class RunDetails(Summary, frozen=True, kw_only=True):
         share_read: how much of its files has been read, 0 to 1.
         problems: damage that was passed over.
         explanation: what limits it.
+        last_words: the last warnings and errors of its newest attempt, the newest last.
         workers: those of a cluster, by node, as their last change in the newest attempt left them.
     """
 
@@ -108,6 +110,7 @@ class RunDetails(Summary, frozen=True, kw_only=True):
     share_read: float
     problems: list[str]
     explanation: Explained | None
+    last_words: list[Event]
     workers: list[NodeReading]
 
 
@@ -129,6 +132,7 @@ def details_answer(history: RunHistory, summary: Summary, share_read: float = 1.
         share_read=share_read,
         problems=[encodable(problem) for problem in history.problems],
         explanation=explanation_of(history),
+        last_words=last_words(history),
         workers=[
             msgspec.structs.replace(event, node=encodable(event.node), why=encodable(event.why))
             for event in workers_by_node(history.events)

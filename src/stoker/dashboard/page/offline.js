@@ -127,7 +127,8 @@ function episodesOf(held, params) {
 
 /** Events are held with the newest first. */
 function eventsOf(held, params) {
-  const found = held.rows.filter((event) => !params.kind || event.kind === params.kind)
+  const isWanted = ({ kind, level }) => (!params.kind || kind === params.kind) && (!params.level || level !== "info")
+  const found = held.rows.filter(isWanted)
   if (params.order === "asc") found.reverse()
   const size = Number(params.size ?? 100)
   const first = Number(params.page ?? 0) * size

@@ -1,67 +1,7 @@
-/** What happened to a run, how it is set, and what lies in its directory. */
+/** How a run is set, and what lies in its directory. */
 
-import { get } from "./api.js"
-import { copyText, h, put, renew, say } from "./dom.js"
-import { ABSENT, bytes, date, duration, number, plural } from "./format.js"
-
-const SIZE = 100
-
-/** Events, the newest first. */
-export function makeEvents(element, first) {
-  let info = first
-  let page = 0
-  let kind = ""
-  let isOver = false
-  const kinds = new Set()
-  const turn = (next) => { page = next; ask() }
-  const pick = h("select", { class: "field", "aria-label": "Kind", onchange: () => { kind = pick.value; turn(0) } })
-  const count = h("span", { class: "muted", role: "status" })
-  const list = h("ol", { class: "panel events" })
-  const before = h("button", { onclick: () => turn(page - 1) }, "Previous")
-  const after = h("button", { onclick: () => turn(page + 1) }, "Next")
-  const pager = h("div", { class: "toolbar pager" }, before, after)
-  put(element, h("div", { class: "toolbar run-bar" }, pick, h("span", { class: "grow" }), count), list, pager)
-
-  async function ask() {
-    try {
-      const answer = await get(`api/runs/${info.id}/events`, { page, kind })
-      if (!isOver) draw(answer)
-    } catch (problem) {
-      if (problem.status === undefined) throw problem
-      if (problem.status !== 0) put(list, h("li", { class: "table-empty" }, problem.message))
-    }
-  }
-
-  function draw({ n, rows: events }) {
-    for (const event of events) kinds.add(event.kind)
-    const options = [["", "All events"], ...[...kinds].sort().map((one) => [one, one.replaceAll("_", " ")])]
-    renew(pick, options, () => options.map(([value, text]) => h("option", { value }, text)))
-    pick.value = kind
-    say(count, plural(n, "event"))
-    put(list, events.length ? events.map(line) : h("li", { class: "table-empty" }, "Nothing is recorded."))
-    before.disabled = page <= 0
-    after.disabled = (page + 1) * SIZE >= n
-    pager.hidden = n <= SIZE
-  }
-
-  function line(event) {
-    const when = info.started_at ? `+${duration(event.time - info.started_at)}` : date(event.time)
-    return h("li", { class: `event ${event.level}` },
-      h("span", { class: "event-mark", role: "img", "aria-label": event.level }),
-      h("time", { title: date(event.time) }, when),
-      h("span", { class: "event-step" }, `step ${number(event.total_steps)}`),
-      h("span", { class: "event-text", title: event.kind.replaceAll("_", " ") }, event.sentence))
-  }
-
-  return {
-    take: ask,
-    update(next) {
-      info = next
-      if (page === 0) ask()
-    },
-    destroy() { isOver = true },
-  }
-}
+import { copyText, h, put, renew } from "./dom.js"
+import { ABSENT, bytes, date, number, plural } from "./format.js"
 
 /** Settings, flat and filtered. */
 export function makeConfig(element, first) {

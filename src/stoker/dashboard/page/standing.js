@@ -1,6 +1,7 @@
 /** The head of a run: what it is, whether it is alive and why not, and the numbers that people look for first. */
 
 import { h, put, renew, statusIcon } from "./dom.js"
+import { makeLastWords } from "./events.js"
 import { ABSENT, age, compact, date, duration, number, percent, plural } from "./format.js"
 
 const MOST_PROBLEMS = 10
@@ -10,6 +11,7 @@ export function makeStanding() {
   const head = h("div", { class: "run-head" })
   const problems = h("div", { class: "notice error", role: "alert", hidden: true })
   const reading = h("div", { class: "reading", role: "status", hidden: true })
+  const lastWords = makeLastWords()
   let told = ""
 
   function showProblems(info, refusal) {
@@ -25,10 +27,11 @@ export function makeStanding() {
   }
 
   return {
-    elements: [head, problems, reading],
+    elements: [head, problems, reading, lastWords.element],
     update(info, refusal) {
       put(head, titleOf(info), h("dl", { class: "facts" }, factsOf(info)))
       showProblems(info, refusal)
+      lastWords.update(info)
       reading.hidden = info.share_read >= 1
       renew(reading, info.share_read, () => [`Reading the run: ${percent(info.share_read)}. Until then its end is shown.`,
         bar(info.share_read)])

@@ -5,7 +5,7 @@ Each line on its standard input is a request: ``{"root": ..., "directory": ... o
 ``root`` or resumes the one at ``directory``, and writes one line of JSON for each thing that stoker has
 promised it:
 
-    ["started", pid]                        by the server
+    ["started", pid]                        before anything else
     ["run", directory]                      TrainingRun.create returned
     ["resumed", total_steps, attempt]       the session runs
     ["rows", [serial, ...], [serial, ...]]  training and evaluation rows that are durable: flush returned
@@ -181,9 +181,9 @@ def serve() -> None:
         request = json.loads(line)
         if (pid := os.fork()) == 0:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            say("started", os.getpid())  # itself: it may say more before the server has its turn again
             worker(request)
             os._exit(0)
-        say("started", pid)
         _, status = os.waitpid(pid, 0)
         say("ended", os.waitstatus_to_exitcode(status))
 

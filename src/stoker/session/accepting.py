@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 
 from anyio.lowlevel import checkpoint
 
@@ -36,7 +35,7 @@ async def accept(parts: Parts, batch: Sequence[Accepted]) -> None:
                 was_refused = True
                 continue
             if not queue.offer(experience):
-                await parts.wait_for_room({actor_id: 1}, partial(queue.put, experience))
+                await parts.wait_for_room({actor_id: 1}, queue.put, experience)
             intake.settle(actor_id, remembered)
             if is_paced:
                 pacing.end(actor_id)
@@ -60,7 +59,7 @@ async def accept_batch(parts: Parts, batch: ExperienceBatch, remembered: Remembe
         n_fit = intake.reserve_rows(len(actor_ids))
         part = batch[:n_fit]
         if n_fit and not parts.queue.offer(part, n_fit):
-            await parts.wait_for_room(Counter(part.actor_ids), partial(parts.queue.put, part, n_fit))
+            await parts.wait_for_room(Counter(part.actor_ids), parts.queue.put, part, n_fit)
         intake.settle_batch(remembered)
         intake.refuse(actor_ids[n_fit:])
         if parts.pacing.limit is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, assert_never, cast
 
 import msgspec
@@ -140,7 +139,7 @@ async def accept_events(parts: Parts, admitted: AdmittedEvents) -> int:
                 counts: Counter[ActorId] = Counter()
                 for event in events:
                     counts[event.actor_id] += type(event) is Experience
-                await parts.wait_for_room(counts, partial(parts.queue.put_together, events))
+                await parts.wait_for_room(counts, parts.queue.put_together, events)
         except BaseException:
             parts.intake.recount()
             raise

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import anyio
 
@@ -38,6 +38,8 @@ __all__ = ["Evaluations", "Parts", "report_of"]
 
 _KEPT_RECORDS = 1000
 _WAITS_NS = tuple(bound * 1e6 for bound in (0.1, 0.25, 1.0, 2.5, 10.0, 25.0, 100.0, 500.0, 2500.0))
+
+Ts = TypeVarTuple("Ts")
 
 
 class Parts:
@@ -148,18 +150,21 @@ class Parts:
         self.started_at: float = time.monotonic()
         self.ended_at: float = 0.0
 
-    async def wait_for_room(self, counts: Mapping[ActorId, int], put: Callable[[], Awaitable[None]]) -> None:
+    async def wait_for_room(
+        self, counts: Mapping[ActorId, int], put: Callable[[*Ts], Awaitable[None]], *args: *Ts
+    ) -> None:
         """Await the ``put`` of this many experiences of each actor, as long as the queue is full.
 
         Raises:
             ActorConflict: Another task waits in ``observe`` under one of these actors.
         """
         observing, began = self.intake.observing, time.perf_counter_ns()
-        if waiting := counts.keys() & observing.keys():
-            raise ActorConflict(next(iter(waiting)), "observe()")
+        for actor_id in counts:
+            if actor_id in observing:
+                raise ActorConflict(actor_id, "observe()")
         try:
             observing.update(counts)
-            await put()
+            await put(*args)
         finally:
             for actor_id in counts:
                 observing.pop(actor_id, None)

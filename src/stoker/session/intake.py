@@ -10,10 +10,9 @@ A policy's decision is kept until the experience that it belongs to; ``decisions
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set as AbstractSet
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set as AbstractSet
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -22,7 +21,8 @@ from stoker.agents.protocol import ChecksBatches, ChecksInput, LearningAgent
 from stoker.errors import ActorConflict, InvalidExperience
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.lru import MAX_ACTORS, LRUDict
-from stoker.plain import LARGEST_INT, check_actor_id, finite_float, plain_count, plain_seed, shown
+from stoker.plain import check_actor_id, finite_float, plain_count, plain_seed, shown
+from stoker.session.actor_ids import CheckedIds, KnownIds, in_order
 from stoker.session.batches import checked_batch
 from stoker.session.config import SessionConfig
 from stoker.session.decisions import (
@@ -45,14 +45,6 @@ NO_LIMIT: Final = sys.maxsize
 """Of steps. Not infinity: comparing an int with a float costs ``observe`` twice as much."""
 
 _ARRAY: type[Any] = np.ndarray
-
-
-class CheckedIds(NamedTuple):
-    """Actor ids that were checked: in the order of rows, and each once."""
-
-    rows: tuple[ActorId, ...]
-    actors: frozenset[ActorId]
-
 
 Accepted = tuple[Experience, RememberedDecision | None]
 """An experience that passed the checks, and the decision whose policy extras were joined to it."""
@@ -111,7 +103,7 @@ class Intake:
         """Those of one call of ``act_many``: often the only one, so that nobody is added one by one."""
         self.observing: dict[ActorId, int] = {}
         """Actors that wait for room in the queue, and for how many experiences."""
-        self._known = CheckedIds((), frozenset())  # that were checked last
+        self._ids = KnownIds()
         self.cut_actors: set[ActorId] = set()
         """Actors whose episode lost a transition to the limit."""
 
@@ -266,7 +258,7 @@ class Intake:
                 raise InvalidExperience(
                     "seq: this session numbers its events, and a batch has no numbers; use observe_events"
                 )
-            known = self._checked_ids(batch.actor_ids)
+            known = self._ids.checked(batch.actor_ids)
             batch = checked_batch(batch, known.rows)
             checks, needs_extras = self._checks_batches, self._needs_policy_extras
             is_checked = self.check_experience is None or (checks is not None and checks.check_batch(batch))
@@ -348,12 +340,12 @@ class Intake:
         given: Any = observations
         is_array = type(given) is _ARRAY and given.ndim
         with self.refusals:
-            known = self._checked_ids(actor_ids)
+            known = self._ids.checked(actor_ids)
             ids = known.rows
             shown_to: Sequence[Any] = (
                 given
                 if is_array
-                else list(_in_order("act_many: observations", given, "give one of each actor, or an array"))
+                else list(in_order("act_many: observations", given, "give one of each actor, or an array"))
             )
             if len(shown_to) != len(ids):
                 raise InvalidExperience(
@@ -369,25 +361,6 @@ class Intake:
             twice = next(actor_id for actor_id in ids if ids.count(actor_id) > 1)
             raise ActorConflict(twice, "act_many()")
         return known, shown_to
-
-    def _checked_ids(self, actor_ids: Iterable[ActorId]) -> CheckedIds:
-        """The ids of a batch, each of which can name an actor; the tuple that came last is known."""
-        known = self._known  # which another thread may replace
-        if actor_ids is known.rows:
-            return known
-        given: Any = actor_ids
-        ids: tuple[ActorId, ...] = given  # kept, so that it is known when it comes again
-        if type(given) is not tuple:
-            ids = tuple(_in_order("actor_ids", given, "give a tuple, one for each row in its order"))
-        numbers: Any = ids
-        are_plain = {*map(type, ids)} == {int} and 0 <= min(numbers) <= max(numbers) <= LARGEST_INT
-        for row, actor_id in enumerate(() if are_plain else ids):
-            try:
-                check_actor_id(actor_id)
-            except InvalidExperience as error:
-                raise InvalidExperience(f"row {row} of {len(ids)}: {error}; none was taken") from error
-        self._known = known = CheckedIds(ids, frozenset(ids))
-        return known
 
     def remember(self, actor_id: ActorId, observation: Any, decision: Decision) -> None:
         """Keep a decision until its experience, or until this actor's next decision or episode."""
@@ -457,11 +430,3 @@ class Intake:
             self._take_apart({actor_id})
         self._remembered.pop(actor_id, None)
         self.cut_actors.discard(actor_id)
-
-
-def _in_order(name: str, given: Any, advice: str) -> Iterator[Any]:
-    """The parts of something that has them in an order, and is no mistaken text."""
-    if not isinstance(given, str | bytes | AbstractSet | Mapping):
-        with contextlib.suppress(TypeError):  # it cannot be iterated over
-            return iter(given)
-    raise InvalidExperience(f"{name}={shown(cast('Any', given))}: {advice}")

@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         for words, named in (
-            (["nowhere"], "runs directory 'nowhere': No such file or directory"),
+            (["file/nowhere"], "runs directory 'file/nowhere': Not a directory"),
             (["file"], "it is no directory"),
             (["runs", "more"], "more: give one runs directory"),
             (["runs", "--host", "192.0.2.1"], "no such address"),

@@ -217,9 +217,9 @@ async def test_it_can_be_mounted_anywhere(tmp_path: Path) -> None:
         assert (await client.get("/some/where/api/runs")).status_code == 503
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_what_is_no_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name in ("missing", "file", "file/below", "nul\0"):
+    for name in ("file", "file/below", "nul\0"):
         with pytest.raises(ConfigError, match=r"runs directory .*: "):
             make_app(tmp_path / name)
 
@@ -228,6 +228,22 @@ def test_an_empty_directory_says_how_to_begin(tmp_path: Path) -> None:
     with dash(tmp_path) as page:
         page.runs()
         assert f"stoker train CartPole-v1 --runs-dir {tmp_path}" in page.get("/api/runs")["hint"]
+
+
+@pytest.mark.parametrize("below", ["", "CartPole-v1/v1/20260101_000000"])
+def test_a_directory_that_does_not_exist_yet_shows_its_runs_once_it_does(tmp_path: Path, below: str) -> None:
+    root = tmp_path / "runs" / below
+    with dash(root) as page:
+        assert page.runs() == {}
+        answer = page.get("/api/runs")
+        assert answer["left_out"] == []
+        assert answer["hint"].startswith(f"there is no directory {root} yet")
+        with page.listen() as events:
+            events.next("runs")
+            MadeRun(tmp_path / "runs").end()
+            events.next("runs")
+            assert len(page.runs()) == 1
+            assert page.get("/api/runs")["hint"] is None
 
 
 def test_hostile_names_and_values_come_back_as_texts(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Dash(Command, frozen=True, kw_only=True):
     paths: Annotated[
         tuple[str, ...], Flag(metavar="[RUNS_DIR]", is_positional=True, repeats=True, default="default: runs")
     ] = ()
-    """The runs directory, or the directory of a name, a version or a run in it."""
+    """The runs directory, or the directory of a name, a version or a run in it; it need not exist yet."""
 
     host: Annotated[str, Flag(metavar="HOST")] = "127.0.0.1"
     """The address to listen on; at any but this machine's loopback, browsers have to log in."""
@@ -153,7 +153,7 @@ async def dashboard_over(
     """The dashboard over a runs directory.
 
     Raises:
-        ConfigError: There is no such directory.
+        ConfigError: It is no directory, or cannot be read.
     """
     from stoker.dashboard.app import make_app
     from stoker.dashboard.login import Login
@@ -176,13 +176,14 @@ async def shown_at(app: Starlette, address: str) -> AsyncGenerator[None]:
 
 def tell(app: Starlette, address: str) -> str:
     """Print the address of a dashboard and return it; a login link anew whenever one was used."""
-    index, login = app.state.stoker, app.state.login
+    login, root = app.state.login, app.state.stoker.root
+    what = root if root.exists() else f"{root}, which does not exist yet"
     if login is None:
-        print(f"{address}  shows {index.root}", flush=True)
+        print(f"{address}  shows {what}", flush=True)
         return address
 
     def show() -> None:
-        print(f"{address}{login.link}  shows {index.root} (a link is good once)", flush=True)
+        print(f"{address}{login.link}  shows {what} (a link is good once)", flush=True)
 
     login.on_used = show
     show()

@@ -39,7 +39,7 @@ def make_app(
     its own. Its addresses are relative, so it may be mounted anywhere.
 
     Args:
-        root: the runs directory.
+        root: the runs directory; a training may make it later.
         gate: which addresses and tokens are let in; None: requests to this machine's loopback names, without
             tokens. A token needs the scope ``read``.
         login: lets browsers in that have opened its link; None: only the gate decides.
@@ -47,7 +47,7 @@ def make_app(
         interval_s: seconds between two looks at the files, while somebody looks at the page.
 
     Raises:
-        ConfigError: There is no such directory.
+        ConfigError: It is no directory, or cannot be read.
     """
     index = Index(Path(root), memory_bytes=memory_bytes, interval_s=interval_s)
     routes = Routes(index, PageFiles(), login)

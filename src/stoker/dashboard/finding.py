@@ -49,10 +49,10 @@ class Finder:
     """Finds the runs below a directory.
 
     Args:
-        root: the directory.
+        root: the directory; a training may make it later.
 
     Raises:
-        ConfigError: It is missing, or no directory.
+        ConfigError: It is no directory, or cannot be read.
     """
 
     def __init__(self, root: Path) -> None:
@@ -82,6 +82,10 @@ class Finder:
         Args:
             most: how many directories.
         """
+        if not self.runs and _is_run(self.root):  # it was made after the server began
+            self.find_all()
+            self.has_changed = True
+            return
         for run_id, path in list(self.runs.items()) if len(self.runs) == 1 else ():
             if path == self.root and not _is_run(self.root):
                 del self.runs[run_id]
@@ -133,6 +137,8 @@ class Finder:
         try:
             with os.scandir(place) as entries:
                 found = list(entries)
+        except FileNotFoundError:  # a root that nobody has made yet, or a directory that was removed just now
+            return
         except OSError as error:
             self._note(place, f"cannot be read: {error.strerror}")
             return
@@ -180,8 +186,10 @@ def _leads_into(path: Path, root: Path) -> bool:
 
 def _directory(root: Path) -> Path:
     try:
-        found = root.resolve(strict=True)
+        found = root.resolve()
         is_directory = stat.S_ISDIR(found.stat().st_mode)
+    except FileNotFoundError:
+        return root.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(

@@ -20,6 +20,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from stoker.dashboard.finding import Finder, id_of
 from stoker.dashboard.looking import Look
+from stoker.dashboard.memory import RowMemory
 from stoker.dashboard.reading import Reading, RunEntry
 from stoker.dashboard.viewers import Viewers
 from stoker.protocol import ProtocolError
@@ -53,12 +54,12 @@ class Index:
     Its methods are for one event loop; ``run`` must run there meanwhile.
 
     Args:
-        root: the runs directory.
+        root: the runs directory; a training may make it later.
         memory_bytes: what the columns of all runs may take; the run that is being looked at is kept.
         interval_s: seconds between two looks at the files, at least, while somebody looks at the page.
 
     Raises:
-        ConfigError: There is no such directory.
+        ConfigError: It is no directory, or cannot be read.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Index:
         self._looked_at, self._pause_s = -math.inf, interval_s
         self._round: list[str] = []
         self._live: set[str] = set()
-        self._loaded: dict[str, RunEntry] = {}
+        self._memory = RowMemory(memory_bytes)
         self._tasks: TaskGroup | None = None
         self._closing = anyio.Event()
 
@@ -227,9 +228,8 @@ class Index:
             self._raise_version()
             self.facts_version = self.version
         for run_id in gone:
-            del self.entries[run_id]
+            self._memory.drop(self.entries.pop(run_id))
             self._live.discard(run_id)
-            self._loaded.pop(run_id, None)
             self.removed.append((self.version, run_id))
             self.viewers.wake(run_id)
         if len(self.removed) > _MOST_REMOVED:
@@ -284,10 +284,8 @@ class Index:
         entry = self.entry(run_id)
         while True:
             async with entry.lock:
-                entry.used_at = time.monotonic()
-                self._loaded[run_id] = entry
                 found = await to_thread.run_sync(entry.read, compute, is_whole, limiter=self._limiter)
-            self._forget_oldest(entry)
+            self._memory.keep(entry)
             if found is not None:
                 break
         if not entry.is_whole and not entry.is_reading and self._tasks is not None:
@@ -305,7 +303,6 @@ class Index:
         try:
             for entry in ready:
                 entry.lock.acquire_nowait()
-                entry.used_at = time.monotonic()
 
             def read_all() -> None:
                 for entry in ready:
@@ -315,6 +312,7 @@ class Index:
         finally:
             for entry in ready:
                 entry.lock.release()
+                self._memory.keep(entry)
         all_: list[T] = []
         for run_id in run_ids:
             known = found.get(run_id)
@@ -332,20 +330,8 @@ class Index:
                 self.viewers.wake(entry.id)
                 if entry.is_whole:
                     break
-            self._forget_oldest(entry)
+            self._memory.keep(entry)
         except Exception:  # the others are still to be read
             logger.exception("%s could not be read", entry.directory)
         finally:
             entry.is_reading = False
-
-    def _forget_oldest(self, kept: RunEntry) -> None:
-        """Forget what was read of the runs that were used longest ago, as long as it is too much."""
-        loaded = [(entry, entry.history) for entry in self._loaded.values() if entry.history is not None]
-        total = sum(history.n_bytes for _, history in loaded)
-        for entry, history in sorted(loaded, key=lambda pair: pair[0].used_at):
-            if total <= self.memory_bytes:
-                return
-            if entry is not kept and not entry.lock.locked() and not entry.is_reading:
-                entry.forget()
-                del self._loaded[entry.id]
-                total -= history.n_bytes

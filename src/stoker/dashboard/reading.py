@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import threading
 from collections.abc import Callable
@@ -62,12 +61,11 @@ class RunEntry:
         share_read: how much of its files has been read, 0 to 1.
         lock: who holds it may read the run.
         is_reading: whether the rest is being read in the background.
-        used_at: when somebody asked for its rows last, on the clock of ``time.monotonic``.
     """
 
     __slots__ = (
         "_looker", "_looking", "_root", "_stamp", "_tail", "_was_whole", "directory", "facts_version",
-        "history", "id", "is_reading", "lock", "look", "share_read", "used_at", "version",
+        "history", "id", "is_reading", "lock", "look", "share_read", "version",
     )  # fmt: skip
 
     def __init__(self, run_id: str, root: Path, directory: Path) -> None:
@@ -81,7 +79,6 @@ class RunEntry:
         self.share_read = 0.0
         self.lock = anyio.Lock()
         self.is_reading = False
-        self.used_at = -math.inf
         self._tail: RunHistory | None = None  # the last rows of each file, until all have been read
         self._was_whole = False
         self._stamp = ""

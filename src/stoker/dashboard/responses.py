@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import threading
 from collections import OrderedDict
@@ -25,6 +26,8 @@ __all__ = [
     "Bodies", "Handler", "Refused", "answer_once", "answered", "has", "json_answer", "query_of",
     "smoothing_of", "tag_of", "unchanged",
 ]  # fmt: skip
+
+_LONG_BYTES = 1 << 20
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -116,7 +119,21 @@ def unchanged(tag: str) -> Response:
 
 
 async def answer_once(request: Request, tag: str, make: Callable[[], Any]) -> Response:
-    """The answer with that tag, made and encoded in a thread, unless the client has it."""
+    """The answer with that tag, made and encoded in a thread, unless the client has it.
+
+    A long one, such as the list of thousands of runs, is compressed; others are not worth the time.
+    """
     if has(request, tag):
         return unchanged(tag)
-    return json_answer(await to_thread.run_sync(lambda: msgspec.json.encode(make())), tag)
+    takes_gzip = "gzip" in request.headers.get("accept-encoding", "")
+
+    def body() -> tuple[bytes, dict[str, str]]:
+        encoded = msgspec.json.encode(make())
+        if len(encoded) < _LONG_BYTES or not takes_gzip:
+            return encoded, {}
+        return gzip.compress(encoded, 1), {"content-encoding": "gzip"}
+
+    encoded, headers = await to_thread.run_sync(body)
+    answer = json_answer(encoded, tag)
+    answer.headers.update({"vary": "accept-encoding", **headers})
+    return answer

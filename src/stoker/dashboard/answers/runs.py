@@ -131,8 +131,9 @@ def _differing(summaries: Sequence[Summary]) -> Collection[str]:
 
 def _hint(index: Index) -> str:
     root = encodable(os.fspath(index.root))
+    missing = f"there is no run in {root} yet" if index.root.exists() else f"there is no directory {root} yet"
     return (
-        f"there is no run in {root} yet. Start one beside this page: "
+        f"{missing}. Start one beside this page: "
         f"`stoker train CartPole-v1 --runs-dir {root}`; it appears here by itself."
     )
 

@@ -36,6 +36,7 @@ export function makeSparks(arrived) {
 
   return {
     ask(runs) {
+      wanted.clear() // those that were scrolled past are not waited for
       for (const run of runs) {
         if (asked.get(run.id) !== run.last_updated && run.status !== "broken") wanted.set(run.id, run.last_updated)
       }

@@ -25,11 +25,11 @@ def flat_settings(config: Any) -> dict[str, Scalar]:
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Scalar]]:
-    if isinstance(value, Mapping) and (value or not name):
+    if value is None or isinstance(value, (bool, int, float, str)):  # first: most are, and it is quick to see
+        yield name, value
+    elif isinstance(value, Mapping) and (value or not name):
         for key, part in cast("Mapping[Any, Any]", value).items():
             yield from _leaves(part, f"{name}.{key}" if name else str(key))
-    elif value is None or isinstance(value, bool | int | float | str):
-        yield name, value
     else:
         yield name, msgspec.json.encode(value).decode()
 

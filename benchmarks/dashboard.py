@@ -3,8 +3,8 @@
 ``stoker dash`` beside TensorBoard and trackio, which hold the same rewards, written by their own clients:
 the time from the start of the server to the first curve and to the whole one; planted episodes that stand out
 and are seen; the processor time and the bytes of a poll with nothing new, and of pages that watch 50 runs in
-training. Then 100 new rows in a short run and in a very long one, and what five viewers cost a training, in a
-separate process and in that of a service with remote actors.
+training. Then the list of very many runs, 100 new rows in a short run and in a very long one, and what five
+viewers cost a training, in a separate process and in that of a service with remote actors.
 
 The viewers are HTTP clients that ask what the pages ask (``viewing.py``). A server's processor time includes
 the processes that it starts. Exits with 1 if a target is missed.
@@ -51,6 +51,7 @@ from stoker.trainer import config_from
 HERE = "."  # a disk; the system's /tmp may be memory
 LONG, SHORT, VERY_LONG = (100_000, 10_000, 1_000_000) if QUICK else (1_000_000, 10_000, 10_000_000)
 N_LIVE, LIVE_EPISODES, LIVE_S, NEW_EACH = (50, 2_000, 10.0, 10) if QUICK else (50, 20_000, 40.0, 10)
+N_MANY = 1_000 if QUICK else 10_000
 N_SPIKES = 100
 POLLS, POLLING_S = 500, 3.0 if QUICK else 10.0
 NEW_ROWS, ADDITIONS = 100, 10 if QUICK else 50
@@ -323,6 +324,31 @@ def watched(server: Serving, page: View, grow: Callable[[], None]) -> Watched:
         training.join()
 
 
+def compare_many(place: Path) -> None:
+    """The list of very many runs: until all are in it, when it is opened later, and while nothing happens."""
+    make_runs(place / "many", N_MANY, 5)
+    with stoker(place / "many", {}).serve() as server:
+        began = time.perf_counter()
+        with contextlib.closing(StokerList(server.port)) as page:
+            while not page.has_all:
+                page.poll()
+                time.sleep(page.period_s)
+            took_s, cpu_s, peak = time.perf_counter() - began, server.cpu_s(), peak_bytes_of(server.pid)
+        with contextlib.closing(StokerList(server.port)) as page:
+            page.poll()
+            opened, before, taken = server.cpu_s() - cpu_s, server.cpu_s(), page.n_bytes
+            for _ in range(POLLS):
+                page.poll()
+            poll_ms, poll_bytes = (server.cpu_s() - before) / POLLS * 1e3, (page.n_bytes - taken) / POLLS
+    question = f"A list of {N_MANY:,} runs"
+    report(f"{question}: until all are in it", "s", {"time": [took_s], "processor": [cpu_s]}, {})
+    report("The same, the server's memory at its peak", "MB", {"stoker": [peak / 1e6]}, {})
+    report("The same, opened later", "ms of the server", {"stoker": [opened * 1e3]}, {})
+    report("The same, opened later", "kB", {"stoker": [taken / 1e3]}, {})
+    report("A poll of it with nothing new", "ms of the server", {"stoker": [poll_ms]}, {})
+    report("The same", "bytes", {"stoker": [poll_bytes]}, {})
+
+
 # New rows, whatever the size ----------------------------------------------------------------------------
 
 
@@ -468,6 +494,7 @@ def main() -> int:
             print(f"not installed, so not measured: {', '.join(sorted(missing))}", file=sys.stderr)
         kept = [compare_cold(data), compare_idle(data)]
         compare_live(data)
+        compare_many(place)
         kept += [compare_additions(place), compare_watched(place)]
     return not all(kept)
 

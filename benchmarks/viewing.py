@@ -306,6 +306,8 @@ class StokerList(StokerStreamView):
     def __init__(self, port: int) -> None:
         super().__init__(port)
         self._cursor = ""
+        self.has_all = False
+        """Whether the server had looked at all runs when it answered."""
 
     def curve(self, run: str) -> Curve:
         raise NotImplementedError
@@ -313,7 +315,7 @@ class StokerList(StokerStreamView):
     def poll(self) -> int:
         before = self.n_bytes
         answer = self.ask("GET", f"/api/runs?cursor={quote(self._cursor)}" if self._cursor else "/api/runs")
-        self._cursor = answer.body["cursor"]
+        self._cursor, self.has_all = answer.body["cursor"], answer.body["is_scanned"]
         if changed := [run["id"] for run in answer.body["runs"]][: self._IN_VIEW]:
             self.ask("GET", f"/api/sparks?ids={','.join(changed)}")
         return self.n_bytes - before

@@ -36,7 +36,7 @@ export function runRow({ runs: [run], isInGroup }, isSelected, spark, select) {
     (event) => select([run], event.target.checked, event.shiftKey)),
   cell("name", null, nameOf(run, isInGroup), h("small", {}, aboutOf(run))),
   cell("state", run.reason, h("span", { class: "status" }, statusIcon(run.status), h("b", {}, run.status),
-    SAYS_ENOUGH.has(run.status) ? null : h("small", {}, run.reason))),
+    SAYS_ENOUGH.has(run.status) ? null : h("small", {}, run.reason.replace(/^attempt failed(:|(?= in)) ?/, "")))),
   curve,
   value("best", run.best_value, `Best evaluation: ${number(run.best_value, 7)}${best}`),
   value("last", run.last_mean, `Mean reward of the last 100 episodes: ${number(run.last_mean, 7)}`),

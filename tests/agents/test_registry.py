@@ -254,7 +254,7 @@ MEASURED: dict[tuple[str, str], dict[str, Any]] = {
     ("dqn", "LunarLander-v3"): {
         "learning_rate": 6.3e-4,
         "learning_rate_schedule": "linear",
-        "schedule_steps": 150_000,
+        "schedule_steps": 250_000,
         "gamma": 0.99,
         "batch_size": 64,
         "buffer_size": 100_000,

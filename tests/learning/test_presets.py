@@ -19,6 +19,7 @@ GOALS = {
     ("ppo", "MountainCarContinuous-v0"): 90.0,
     ("ppo", "Pendulum-v1"): -250.0,
     ("iqn", "CartPole-v1"): 475.0,
+    ("dqn", "LunarLander-v3"): 200.0,
     ("ppo", "LunarLander-v3"): 200.0,
     ("ppo", "BipedalWalker-v3"): 250.0,
 }

@@ -1,20 +1,21 @@
-"""Contain user code that exits, unwrap errors of task groups, and finish waits despite cancellation."""
+"""What ends: user code that exits, errors of task groups, waits despite cancellation, and what is closed."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import anyio
 
 from stoker.errors import UnexpectedExit, first_error
 
-__all__ = ["Contained", "single_error", "wait_to_the_end"]
+__all__ = ["Closing", "Contained", "single_error", "wait_to_the_end"]
 
 
 @contextmanager
@@ -50,6 +51,20 @@ async def wait_to_the_end(wait: Callable[[], Awaitable[object]]) -> None:
                 cancelled = error
     if cancelled is not None:
         raise cancelled
+
+
+class Closing(ABC):
+    """Leaving it as a context manager closes it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it; may be called again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Contained:

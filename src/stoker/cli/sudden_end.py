@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from typing import Self
+
+from stoker.exits import Closing
 
 __all__ = ["SuddenEnd"]
 
@@ -17,7 +18,7 @@ _SHOW_CURSOR = r"\r\033[J\033[?25h"
 """Clears the rest of a live view, and shows the cursor that it has hidden."""
 
 
-class SuddenEnd:
+class SuddenEnd(Closing):
     """Prints a line on standard error if this process ends before it is closed. A context manager.
 
     Args:
@@ -33,12 +34,6 @@ class SuddenEnd:
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C is for the training, which finishes
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Print nothing. From any thread; a second call does nothing."""

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import gymnasium
 import msgspec
@@ -16,6 +16,7 @@ from stoker.data.dataset import DatasetInfo
 from stoker.data.episodes import Episode
 from stoker.data.inferring import inferred_spaces
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, ConfigError, JournalBroken
+from stoker.exits import Closing
 from stoker.journal.columns import count_steps, read_blocks
 from stoker.protocol import Spaces
 from stoker.runs import TrainingRun
@@ -30,7 +31,7 @@ _NO_SPACE = gymnasium.spaces.Box(-math.inf, math.inf, (0,))
 """Where no episode is wanted."""
 
 
-class JournalDataset:
+class JournalDataset(Closing):
     """What a run learned from, as episodes in the order in which they ended. Blocks; the run is only read.
 
     Abandoned futures are left out, and so are the evaluations of remote actors. An episode that was still
@@ -156,12 +157,6 @@ class JournalDataset:
 
     def close(self) -> None:
         """Nothing is held open between two calls."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _known_spaces(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Generator, Iterator
-from typing import Self
 from weakref import WeakSet
 
 from stoker.data.checking import EpisodeChecker
 from stoker.data.dataset import DatasetInfo
 from stoker.data.episodes import Episode
 from stoker.errors import InvalidDataset, StokerError
+from stoker.exits import Closing
 from stoker.types import AnyPath
 
 __all__ = ["FileDataset", "blamed"]
 
 
-class FileDataset(ABC):
+class FileDataset(Closing):
     """A ``Dataset`` in files, which each ``episodes`` opens anew and closes at its end.
 
     Args:
@@ -57,12 +57,6 @@ class FileDataset(ABC):
         """Close the files of each iterator that is not at its end; may be called again."""
         for running in list(self._running):
             running.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @contextlib.contextmanager

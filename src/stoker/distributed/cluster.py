@@ -17,12 +17,13 @@ import threading
 from collections.abc import Generator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import msgspec
 
 from stoker.distributed.reaching import accepts, check_reachable, host_and_port
 from stoker.errors import ConfigError, MissingDependency
+from stoker.exits import Closing
 
 try:
     import ray
@@ -60,7 +61,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     is_alive: bool
 
 
-class Cluster:
+class Cluster(Closing):
     """A connection to a Ray cluster, made by ``connect``; usable from any thread until it is closed.
 
     Leaving it as a context manager closes it.
@@ -80,12 +81,6 @@ class Cluster:
         self.namespace = namespace
         """Where this process's named actors are."""
         self._is_open = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @classmethod
     def connect(

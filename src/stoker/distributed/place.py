@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -23,6 +23,7 @@ from stoker.distributed.link import RayLink
 from stoker.distributed.pump import Pump
 from stoker.distributed.workers import RayWorker
 from stoker.errors import ConfigError
+from stoker.exits import Closing
 from stoker.plain import finite_float
 from stoker.session.workers import WorkerStatus
 from stoker.types import ActorId
@@ -38,7 +39,7 @@ _CLOSED_S = 15.0
 """How long ``close`` takes at most."""
 
 
-class RayPlace:
+class RayPlace(Closing):
     """Workers on a Ray cluster, each of them a process that plays for several actors.
 
     Actors are assigned to workers in blocks, in the order in which they begin: the first ``envs_per_worker``
@@ -103,12 +104,6 @@ class RayPlace:
         self._is_closed = False
         name = f"{os.getpid()}-{secrets.token_hex(6)}"
         self._pump = Pump(self._cluster, name, worker_cpus, min_workers or 1, self._workers, self._lock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def check(self, factory: EnvFactory, policy: OwnPolicy) -> None:
         """See ``Place``."""

@@ -11,8 +11,8 @@ from stoker.service.limits import Limits
 
 try:
     from stoker.service.frames import FrameProtocol
-except ImportError as error:
-    raise MissingDependency(error.name or "websockets", "service") from error
+except ImportError as _error:
+    raise MissingDependency(_error.name or "websockets", "service") from _error
 
 __all__ = ["WebSocketConnection"]
 

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler
-from typing import Any, Self
+from typing import Any
 
 from stoker import __version__
 from stoker.errors import SessionClosed
+from stoker.exits import Closing
 from stoker.listening import host_named, is_loopback, url_of
 
 __all__ = ["MetricsServer"]
@@ -27,7 +28,7 @@ _MOST_CLIENTS = 8
 _PLAIN = "text/plain; charset=utf-8"
 
 
-class MetricsServer:
+class MetricsServer(Closing):
     """Answers ``GET /metrics`` with an exposition until it is closed; a context manager.
 
     The training does not wait for it: a scrape runs in its own thread, and one that fails is answered with
@@ -58,12 +59,6 @@ class MetricsServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.TCPServer):

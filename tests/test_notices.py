@@ -93,18 +93,22 @@ logging.getLogger("stoker.disk").warning("full")
     assert done.stderr == expected
 
 
-def test_a_forked_child_has_no_run() -> None:
+def test_a_forked_child_hears_only_for_itself() -> None:
     program = """
 import logging, os
 from stoker.notices import hear
 logger = logging.getLogger("stoker")
 logger.addHandler(logging.NullHandler())
-hear(lambda notice: os.write(1, notice.text.encode()))
+def say(who):
+    hear(lambda notice: os.write(1, f"{who} heard {notice.text};".encode()))
+say("parent")
 if os.fork():
     os.wait()
     logger.warning("parent")
 else:
+    logger.warning("nothing")
+    say("child")
     logger.warning("child")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("parent", "")
+    assert (done.stdout, done.stderr) == ("child heard child;parent heard parent;", "")

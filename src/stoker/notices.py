@@ -48,9 +48,10 @@ Hear: TypeAlias = Callable[[Notice], object]
 def hear(what: Hear) -> None:
     """Call a function with each notice from now on."""
     with _lock:
-        if not _handler.hearing:
+        if _handler.pid != os.getpid():  # in a forked child, those who hear are the parent's
+            _handler.hearing.clear()
             _handler.pid = os.getpid()
-            _LOGGER.addHandler(_handler)
+        _LOGGER.addHandler(_handler)
         _handler.hearing.append(what)
 
 
@@ -88,7 +89,7 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if os.getpid() == self.pid and not hasattr(record, "is_known"):  # a forked child has no run
+            if os.getpid() == self.pid and not hasattr(record, "is_known"):  # a forked child has no run yet
                 notice = _notice_of(record)
                 for what in tuple(self.hearing):
                     what(notice)

@@ -281,6 +281,7 @@ def test_a_node_leaves_and_another_joins_and_then_the_head_is_gone(tmp_path: Pat
     with Nodes() as cluster:
         with training(tmp_path, cluster.address) as running:
             running.plays(N_WORKERS, 100)
+            running.until(lambda _: len(running.pids()) == N_WORKERS)
             pids = set(running.pids())
             removed_at = time.monotonic()
             cluster.do("-")

@@ -38,7 +38,7 @@ async def test_no_file_is_left_open_when_it_has_ended(no_collection: None) -> No
         if thread.name == "stoker-sampler":
             thread.join(10)
             assert not thread.is_alive()
-    assert n_open_files() == before
+    assert n_open_files() <= before  # something else may have been closed meanwhile
 
 
 @pytest.mark.anyio

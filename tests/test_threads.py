@@ -90,10 +90,12 @@ async def test_a_call_that_hangs_is_seen_also_when_closed_and_nothing_overtakes_
 
 
 async def test_released_it_ends_and_starts_again_behind_a_call_that_hangs() -> None:
-    thread, gate = DedicatedThread("stoker-released"), Gate()
+    gate = Gate()
+    name = f"stoker-released-{id(gate)}"  # the thread of another test may not have ended yet
+    thread = DedicatedThread(name)
     thread.release()
     await thread.run(int)
-    (first,) = [one for one in threading.enumerate() if one.name == "stoker-released"]
+    (first,) = [one for one in threading.enumerate() if one.name == name]
     thread.release()
     first.join(20)
     assert not first.is_alive()
@@ -103,7 +105,7 @@ async def test_released_it_ends_and_starts_again_behind_a_call_that_hangs() -> N
     later = thread.submit(gate.release.is_set)
     gate.release.set()
     assert later.result(20), "not beside it, in another thread"
-    assert all(one.daemon for one in threading.enumerate() if one.name == "stoker-released")
+    assert all(one.daemon for one in threading.enumerate() if one.name == name)
     thread.close()
 
 

@@ -75,13 +75,15 @@ async def test_a_cancelled_caller_leaves_at_once_and_what_waited_is_skipped_unle
 
 
 async def test_a_call_that_hangs_is_seen_also_when_closed_and_nothing_overtakes_it() -> None:
-    thread, gate = DedicatedThread("stoker-test"), Gate()
+    gate = Gate()
+    name = f"stoker-hanging-{id(gate)}"  # the thread of another test may not have ended yet
+    thread = DedicatedThread(name)
     await leave(thread, gate)
     thread.close()
     thread.close()
     assert thread.since is not None
-    (running,) = [one for one in threading.enumerate() if one.name == "stoker-test"]
-    with pytest.raises(RuntimeError, match="'stoker-test' was closed"):
+    (running,) = [one for one in threading.enumerate() if one.name == name]
+    with pytest.raises(RuntimeError, match=f"'{name}' was closed"):
         await thread.run(int, "3")
     gate.release.set()
     running.join(20)
@@ -91,7 +93,7 @@ async def test_a_call_that_hangs_is_seen_also_when_closed_and_nothing_overtakes_
 
 async def test_released_it_ends_and_starts_again_behind_a_call_that_hangs() -> None:
     gate = Gate()
-    name = f"stoker-released-{id(gate)}"  # the thread of another test may not have ended yet
+    name = f"stoker-released-{id(gate)}"
     thread = DedicatedThread(name)
     thread.release()
     await thread.run(int)

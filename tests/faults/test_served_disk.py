@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,8 @@ def test_full_disks_under_a_server(tmp_path: Path, kind: str) -> None:
     rng = random.Random(1)
     n_times = amount("FULL_DISKS", 10)
     with mounted(kind, MEGABYTES[kind], tmp_path) as place:
-        with Server(place, FLAGS) as server:
-            actor, n_told = Actor(server), 0
+        with Server(place, FLAGS) as server, closing(Actor(server)) as actor:
+            n_told = 0
             for _ in range(n_times):
                 actor.catch_up()
                 assert actor.play().status_code == 200
@@ -124,7 +125,6 @@ def test_full_disks_under_a_server(tmp_path: Path, kind: str) -> None:
                 (place / "ballast").unlink()
                 server.start()
             actor.catch_up()
-            actor.close()
             server.stop()
             assert n_told, "no client was told why"
         [metadata] = (place / "runs").rglob("metadata.json")

@@ -237,7 +237,7 @@ def test_a_directory_that_does_not_exist_yet_shows_its_runs_once_it_does(tmp_pat
         assert page.runs() == {}
         answer = page.get("/api/runs")
         assert answer["left_out"] == []
-        assert answer["hint"].startswith(f"there is no directory {root} yet")
+        assert answer["hint"].startswith(f"{root} does not exist yet")
         with page.listen() as events:
             events.next("runs")
             MadeRun(tmp_path / "runs").end()

@@ -34,7 +34,7 @@ MEMORY_BYTES: Final = 512 << 20
 INTERVAL_S: Final = 2.0
 """Seconds between two looks at the files, while somebody looks at the page; the page asks no sooner."""
 _PAUSES = 20
-"""A look that takes long is followed by a pause of so many times that: many runs cost no more than a few."""
+"""The pause after a look lasts at least this many times as long as the look, however many runs there are."""
 
 _THREADS = 3
 _AT_ONCE = 50
@@ -296,7 +296,7 @@ class Index:
     async def read_each(
         self, run_ids: Sequence[str], compute: Callable[[Reading], T], *, is_whole: bool = False
     ) -> list[T]:
-        """The same for several runs, in their order: those that are in memory are read in one thread."""
+        """The same for several different runs, in their order: those in memory are read in one thread."""
         entries = [self.entry(run_id) for run_id in run_ids]
         ready = [entry for entry in entries if entry.is_whole and not entry.lock.locked()]
         found: dict[str, tuple[T] | None] = {}

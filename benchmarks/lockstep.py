@@ -20,17 +20,6 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-__all__ = [
-    "Godot",
-    "HTTPSteps",
-    "OpenEnv",
-    "Outcome",
-    "TwoRequests",
-    "WebSocketSteps",
-    "ping_times_ms",
-    "play",
-]
-
 ANSWER_S = 30.0
 EPISODE_STEPS = 200
 _VALUES = np.random.default_rng(0).standard_normal((256, 4), np.float32) * np.float32(0.05)

@@ -32,8 +32,6 @@ from stoker.trainer import TrainConfig, config_from
 from stoker.types import EpisodeStatus
 from stoker.writer import encode_rows
 
-__all__ = ["SPIKE", "Episodes", "MadeRun", "config_of", "make_runs"]
-
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 LENGTH = 200
 """Environment steps of each episode."""

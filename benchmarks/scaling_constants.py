@@ -24,8 +24,6 @@ from stoker.actors.messages import Mailbox, Played, Ready, WorkerExited, decode_
 from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.types import Experience
 
-__all__ = ["CASES", "Case", "alone", "costs_of"]
-
 FED_STEPS, PLAYED_STEPS = (3_000, 1_000) if QUICK else (12_000, 4_000)
 IMAGES = 5
 """Steps on images are divided by this: each takes longer."""

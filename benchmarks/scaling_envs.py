@@ -9,8 +9,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-__all__ = ["SPACES", "Simulated", "Steps"]
-
 EPISODE_STEPS = 200
 SPACES: dict[str, tuple[Any, Any]] = {
     "small": (gymnasium.spaces.Box(-10.0, 10.0, (4,), np.float32), gymnasium.spaces.Discrete(2)),

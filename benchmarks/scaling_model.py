@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Costs", "Layout", "Prediction", "closed_queue", "predict"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:

@@ -24,17 +24,6 @@ from benchmarks.scaling_model import Costs
 from benchmarks.servers import cpu_of, serving, with_children
 from stoker import ActorGroup, TrainingRun, TrainingSession
 
-__all__ = [
-    "RAY_DELAY_S",
-    "Measured",
-    "capacity",
-    "central_costs",
-    "on_ray",
-    "played_remotely",
-    "ray_costs",
-    "trained",
-]
-
 MEASURED_S = 1.5 if QUICK else 6.0
 START_S = 240.0
 RAY_DELAY_S = 0.1

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 from benchmarks.scaling_model import Costs, Layout
 
-__all__ = ["RESTART_S", "Simulated", "simulate"]
-
 _SHAPE, _LONGEST = 1.5, 100.0
 """Where the Pareto distribution is cut off, in multiples of its shortest value."""
 RESTART_S = 5.0

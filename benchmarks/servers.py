@@ -12,8 +12,6 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Serving", "cpu_of", "peak_bytes_of", "serving", "with_children"]
-
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 

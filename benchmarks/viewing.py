@@ -23,19 +23,6 @@ from urllib.parse import quote, urlencode
 
 from benchmarks.made_runs import LENGTH, SPIKE
 
-__all__ = [
-    "Answer",
-    "Curve",
-    "StokerComparison",
-    "StokerList",
-    "StokerView",
-    "TensorBoardView",
-    "TrackioView",
-    "View",
-    "last_episode",
-    "spikes_seen",
-]
-
 WAIT_S = 120.0
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["CASES", "DEFAULTS", "LENGTHS", "PRESETS", "Case"]
-
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One agent on one environment.

@@ -42,8 +42,6 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-__all__ = ["Popen", "Spawned", "real_spawns", "run", "server_pid", "stop"]
-
 _NUMBER = struct.Struct("=i")
 _PRELOADED = (
     "anyio._backends._asyncio",

@@ -17,8 +17,6 @@ import pytest
 
 from stoker.writer import files
 
-__all__ = ["Disk", "PowerCuts"]
-
 _REMOVING = ("rename", "replace", "unlink")
 
 

@@ -294,7 +294,7 @@ def public_values() -> dict[str, type[Any]]:
         importlib.import_module, ["stoker", *(name for name in names if "__main__" not in name)]
     ):
         is_face = hasattr(module, "__path__") or module.__name__.count(".") == 1
-        for value in (getattr(module, name) for name in getattr(module, "__all__", ()) if is_face):
+        for value in (getattr(module, name) for name in dir(module) if is_face and not name.startswith("_")):
             if inspect.isclass(value) and issubclass(value, (BaseException, msgspec.Struct, tuple)):
                 found[value.__name__] = value
     return {name: kind for name, kind in sorted(found.items()) if name not in LIVE}

@@ -8,8 +8,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-__all__ = ["LATENCY_S", "Burning", "Waiting", "burning"]
-
 LATENCY_S = 10e-3
 BURN_S = 1e-3
 EPISODE_STEPS = 200

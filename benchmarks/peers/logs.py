@@ -10,8 +10,6 @@ from typing import Any
 from benchmarks.made_runs import BEGAN, Episodes
 from benchmarks.viewing import TensorBoardView, TrackioView
 
-__all__ = ["TensorBoardLog", "TrackioLog"]
-
 
 class TensorBoardLog:
     """One run as an event file, written by tensorboardX.

@@ -13,8 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-__all__ = ["PLAIN"]
-
 BATCH, GAMMA, TAU = 256, 0.99, 0.005
 
 

@@ -18,8 +18,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-__all__ = ["loop_rate"]
-
 BATCH, GAMMA, COPY_INTERVAL, CAPACITY = 64, 0.99, 500, 100_000
 
 

@@ -42,38 +42,6 @@ from typing import Any, Final, cast
 
 from stoker.types import ActorId, AnyPath
 
-__all__ = [
-    "ActorConflict",
-    "ActorFailed",
-    "CheckpointCorrupt",
-    "CheckpointNotFound",
-    "ConfigError",
-    "ExportFailed",
-    "InvalidAgentState",
-    "InvalidDataset",
-    "InvalidExperience",
-    "InvalidJointStep",
-    "JournalBroken",
-    "MissingDependency",
-    "RecorderFailed",
-    "RelearningFailed",
-    "RunBroken",
-    "RunDirectoryError",
-    "RunFenced",
-    "RunLocked",
-    "RunNotFound",
-    "SessionClosed",
-    "SessionError",
-    "SessionFailed",
-    "Stalled",
-    "StokerError",
-    "TrainingDiverged",
-    "UnexpectedExit",
-    "WriteFailed",
-    "first_error",
-    "with_way_out",
-]
-
 
 class StokerError(Exception):
     """The root of the tree: catches every error that stoker raises on purpose.

@@ -15,8 +15,6 @@ import anyio
 
 from stoker.errors import UnexpectedExit, first_error
 
-__all__ = ["Closing", "Contained", "single_error", "wait_to_the_end"]
-
 
 @contextmanager
 def single_error() -> Generator[None]:

@@ -12,8 +12,6 @@ from typing import Any
 
 from stoker.errors import ConfigError, MissingDependency
 
-__all__ = ["import_named", "imported_callable", "required", "signature_of", "split_name"]
-
 
 def split_name(name: str, what: str) -> tuple[str, str]:
     """Split ``"module:name"``; the name may contain dots.

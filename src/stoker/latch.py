@@ -14,8 +14,6 @@ from anyio.lowlevel import checkpoint
 
 from stoker.threads import on_asyncio
 
-__all__ = ["Latch"]
-
 
 class Latch:
     """An event that is set once, by and for tasks of one event loop."""

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from stoker.errors import ConfigError
 
-__all__ = ["host_named", "is_loopback", "listening_socket", "url_of"]
-
 _BACKLOG = 1024
 
 

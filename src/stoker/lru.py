@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, TypeVar
 
-__all__ = ["MAX_ACTORS", "LRUDict"]
-
 K = TypeVar("K")
 V = TypeVar("V")
 

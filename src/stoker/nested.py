@@ -12,8 +12,6 @@ import numpy as np
 
 from stoker.plain import shown
 
-__all__ = ["difference", "differences", "has_tuple", "is_same"]
-
 
 def is_same(one: Any, other: Any) -> bool:
     """Whether two values are equal; floats of different precision are compared in the lower one."""

@@ -16,8 +16,6 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from stoker.errors import StokerError
 
-__all__ = ["KNOWN", "Hear", "Notice", "hear", "hear_no_more", "traceback_of"]
-
 KNOWN: Final = {"is_known": True}
 """The ``extra`` of a log record that is no notice, because an event of the run says the same."""
 

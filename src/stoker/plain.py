@@ -14,19 +14,6 @@ from typing import Any, Final
 
 from stoker.errors import InvalidExperience
 
-__all__ = [
-    "LARGEST_INT",
-    "as_float",
-    "check_actor_id",
-    "encodable",
-    "finite_float",
-    "plain_count",
-    "plain_number",
-    "plain_seed",
-    "plain_text",
-    "shown",
-]
-
 LARGEST_INT: Final = (1 << 63) - 1
 """The largest integer that all JSON readers and table columns can hold."""
 

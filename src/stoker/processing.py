@@ -24,8 +24,6 @@ from stoker.errors import ConfigError
 from stoker.stats.aggregators import Std
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["RewardScaler", "RunningMoments", "StepProcessor", "Transition"]
-
 _MOMENTS_BATCH = 100
 _TINY = 1e-8  # added to variances, so that a nearly constant value is not scaled up without limit
 

@@ -20,8 +20,6 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-__all__ = ["BatchQueue"]
-
 T = TypeVar("T")
 
 CALLED_FIRST = 8

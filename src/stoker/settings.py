@@ -26,22 +26,6 @@ from msgspec import Meta, inspect
 
 from stoker.errors import ConfigError
 
-__all__ = [
-    "Count",
-    "Finite",
-    "Fraction",
-    "Natural",
-    "NonNegative",
-    "Port",
-    "Positive",
-    "Settings",
-    "allowed",
-    "check_settings",
-    "read_toml",
-    "refuse_unknown",
-    "settings_from",
-]
-
 T = TypeVar("T", bound=msgspec.Struct)
 
 _MAX = sys.float_info.max

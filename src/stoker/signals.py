@@ -21,8 +21,6 @@ from typing import Any, Self
 
 from stoker.threads import CallSoon, call_soon_here
 
-__all__ = ["ENDING_SIGNALS", "SignalGuard"]
-
 ENDING_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """What ends a program of the command line: Ctrl-C, a scheduler, a terminal that is gone."""
 

@@ -13,8 +13,6 @@ from typing import TypeVar
 import anyio
 import msgspec
 
-__all__ = ["Activity", "StallDetector"]
-
 K = TypeVar("K", bound=Hashable)
 _LATE_S = 0.5
 """A wake-up that is later than this, beyond two intervals, means that the process was stopped or held up."""

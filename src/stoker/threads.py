@@ -19,8 +19,6 @@ from typing import Any, Generic, ParamSpec, TypeVar, TypeVarTuple
 
 import anyio
 
-__all__ = ["CallSoon", "DedicatedThread", "ThreadCall", "backend_here", "call_soon_here", "on_asyncio"]
-
 CallSoon = Callable[[Callable[[], object]], object]
 """Schedules a function on an event loop, from any thread and without waiting; raises a RuntimeError when that
 loop has ended."""

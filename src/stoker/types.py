@@ -8,8 +8,6 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-__all__ = ["ActMode", "ActorId", "AnyPath", "EpisodeStatus", "Experience", "ExperienceBatch", "PlaceName"]
-
 ActorId = int | str
 """Names one stream of episodes: one episode at a time, in order."""
 

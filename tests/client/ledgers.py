@@ -15,8 +15,6 @@ import numpy as np
 from stoker import EpisodeStatus, Experience, TrainingRun
 from stoker.journal import EpisodeEnded, EpisodeStarted
 
-__all__ = ["CartPoleServer", "Row", "compare", "journaled", "read_ledger"]
-
 FLAGS = [
     "--agent", "dqn", "--hidden-sizes", "16", "16", "--batch-size", "16", "--learning-starts", "100",
     "--opt-interval", "16", "--keep-journal", "all",

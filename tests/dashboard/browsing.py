@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-__all__ = ["Window", "chromium", "needs_browser"]
-
 WAIT_S = 20.0
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _QUIET = (

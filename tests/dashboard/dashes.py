@@ -15,8 +15,6 @@ from stoker.dashboard import Index, make_app
 from stoker.service.limits import Limits
 from stoker.service.serving import Server
 
-__all__ = ["Dash", "Events", "dash"]
-
 WAIT_S = 30.0
 
 

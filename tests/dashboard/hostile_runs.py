@@ -14,8 +14,6 @@ from stoker.runs.rows import ROW_FILES, EvalEpisodeRow, MetricsRow, TrainEpisode
 from stoker.types import EpisodeStatus
 from stoker.writer import encode_rows
 
-__all__ = ["FEW", "TEXTS", "broken_run", "make_hostile_runs"]
-
 TEXTS = tuple(filter(is_encodable, STRINGS))
 FEW = tuple(dict.fromkeys((*filter(is_encodable, MARKUP), *TEXTS[::6])))
 

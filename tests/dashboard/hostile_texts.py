@@ -10,18 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote, quote_from_bytes
 
-__all__ = [
-    "FOREIGN_HOSTS",
-    "MARK",
-    "MARKUP",
-    "SECRET",
-    "STRINGS",
-    "aimed",
-    "as_path",
-    "fits_a_file_name",
-    "is_encodable",
-]
-
 SECRET = "@SECRET@"
 MARK = "window.pwned=1"
 

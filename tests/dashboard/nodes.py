@@ -12,8 +12,6 @@ import pytest
 from stoker.dashboard.inlining import script_json
 from stoker.dashboard.pages import PAGE
 
-__all__ = ["in_node", "needs_node"]
-
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 
 

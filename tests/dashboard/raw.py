@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from dashes import WAIT_S
 
-__all__ = ["Answer", "ask"]
-
 
 class Answer(NamedTuple):
     """An answer: its status, its headers with lower-case names, and its body."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["low_contrast", "markup_of_runs", "nameless", "overflowing", "unreachable"]
-
 _SOURCE = Path(__file__).with_name("sweeping.js").read_text(encoding="utf-8")
 
 

@@ -28,8 +28,6 @@ from stoker.runs import TrainingRun
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["RandomRun", "bits_of", "episodes_of", "expected_episodes"]
-
 Item = JournalEvent | ExperienceBatch
 STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
 

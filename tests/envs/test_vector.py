@@ -13,7 +13,8 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from stoker import ConfigError, EpisodeStatus, Experience
-from stoker.envs.vector import Moves, Round, VectorRounds, autoreset_mode
+from stoker.envs.rounds import Round
+from stoker.envs.vector import Moves, VectorRounds, autoreset_mode
 
 N = 3
 MODES = list(AutoresetMode)

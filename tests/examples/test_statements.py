@@ -166,7 +166,7 @@ def public_names() -> set[str]:
     found = set(stoker.__all__) | set(dir(builtins)) | NOT_OURS
     for module in pkgutil.walk_packages(stoker.__path__, "stoker."):
         if not module.name.rpartition(".")[2].startswith("_"):
-            found |= set(getattr(importlib.import_module(module.name), "__all__", ()))
+            found |= {name for name in dir(importlib.import_module(module.name)) if not name.startswith("_")}
     return found
 
 

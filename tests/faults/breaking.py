@@ -36,20 +36,6 @@ from stoker.runs.verifying import verify_run
 from stoker.session.replaying import replay_run
 from stoker.writer import load_checkpoint
 
-__all__ = [
-    "Breaker",
-    "Worker",
-    "amount",
-    "check",
-    "journaled",
-    "mounted",
-    "no_mounts",
-    "no_strace",
-    "run_in",
-    "traced",
-    "train_again",
-]
-
 WORKER = Path(__file__).with_name("worker.py")
 
 

@@ -41,8 +41,6 @@ from stoker.errors import StokerError, first_error
 from stoker.stats import EpisodeRecord
 from stoker.testing import FakeAgent
 
-__all__ = ["RECORD_FREQ", "Confirmed", "Order", "make_agent", "serial"]
-
 LENGTH = 10
 """Transitions in an episode."""
 RECORD_FREQ = 500

@@ -11,8 +11,6 @@ from gymnasium import spaces
 from stoker import EpisodeStatus
 from stoker.envs.joint import JointStep, Outcome
 
-__all__ = ["CountingGame"]
-
 
 class CountingGame:
     """Whoever has the higher sum wins 1 and the other loses 1; equal sums are a draw."""

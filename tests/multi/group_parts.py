@@ -10,8 +10,6 @@ import numpy as np
 from stoker import DQN, DQNConfig, EpisodeStatus, Experience
 from stoker.multi import MultiAgentSession
 
-__all__ = ["LENGTH", "N_RED", "agents", "hand_over", "team_of", "transition"]
-
 LENGTH = 7
 """Joint steps in an episode."""
 N_RED = 2

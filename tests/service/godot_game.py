@@ -9,8 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 
-__all__ = ["Game"]
-
 
 class Game:
     """The plugin's side: agents of a game that asks which side of 0 a number is on.

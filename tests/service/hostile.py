@@ -16,8 +16,6 @@ from typing import Any, NamedTuple, Self
 import msgspec
 from hypothesis import strategies as st
 
-__all__ = ["HTTPClient", "StreamClient", "frame", "http_requests", "opened", "streams"]
-
 ANSWER_S = 20.0
 """A server that has not answered a whole message by then hangs."""
 CLOSED = 0

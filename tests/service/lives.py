@@ -16,8 +16,6 @@ import pytest
 
 import launching
 
-__all__ = ["Actors", "Server", "actors_in"]
-
 HERE = Path(__file__).parent
 START_S = 60.0
 STOP_S = 60.0

@@ -15,8 +15,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Self, cast
 
-__all__ = ["Faults", "Proxy"]
-
 _REPLAY_S = 5.0
 """After this a repeated message has no answer: its server was killed."""
 

@@ -16,8 +16,6 @@ from stoker.protocol import ActorAnswer, Record, SpaceCodec, StepAnswer, StepMes
 from stoker.service import Holder, Limits, StepService
 from stoker.telemetry.reading import ServiceCounts
 
-__all__ = ["CLIENT", "Clock", "agent_of", "ledger_of", "record", "send", "serving", "start"]
-
 BOX = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
 CHOICES = gymnasium.spaces.Discrete(3)
 FORCES = gymnasium.spaces.Box(-2, 2, (2,), np.float32)

@@ -22,8 +22,6 @@ from stoker.service.limits import Limits
 from stoker.service.serving import Server, Tls
 from stoker.testing import FakeAgent
 
-__all__ = ["ACTIONS", "OBSERVATIONS", "Service", "Stream", "first", "following", "open_stream", "served"]
-
 OBSERVATIONS = gymnasium.spaces.Box(-10.0, 10.0, (2,), np.float32)
 ACTIONS = gymnasium.spaces.Discrete(3)
 WAIT_S = 30.0

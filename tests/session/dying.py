@@ -25,8 +25,6 @@ from stoker.agents.protocol import ChangesByActing, LearningAgent
 from stoker.testing import AsyncChainEnv, ChainEnv
 from stoker.writer import stage
 
-__all__ = ["Order", "agent_for", "chain_agent", "kept_of", "play", "play_in_turns"]
-
 N_ACTORS = 3
 
 

@@ -20,8 +20,6 @@ from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEnded, StreamEven
 from stoker.session import StreamPoint
 from stoker.types import ActorId
 
-__all__ = ["Order", "events_of", "held", "send", "states_of"]
-
 ON, OVER, CUT = EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED
 
 

@@ -24,8 +24,6 @@ from stoker import (
 from stoker.session.learner import Learner
 from stoker.writer import stage
 
-__all__ = ["SMALL", "batch_of", "bits", "dqn", "feed", "restore_into", "rows", "transition", "unequal"]
-
 BOX = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
 SMALL: dict[str, Any] = {
     "hidden_sizes": (8,),

@@ -6,8 +6,6 @@ from typing import Any
 
 from stoker.session.workers import WorkerStatus
 
-__all__ = ["status_of"]
-
 
 def status_of(worker: int, **changes: Any) -> WorkerStatus:
     """A worker that plays on the node ``a``, unless the changes say otherwise."""

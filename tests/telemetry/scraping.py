@@ -8,8 +8,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stoker.telemetry.prometheus import Exposition
 
-__all__ = ["Scrape", "scraped"]
-
 Scrape = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 """Each series, by its name and labels, with its value."""
 

@@ -44,8 +44,6 @@ from stoker.telemetry import StateClock
 from stoker.telemetry.clocks import Timed
 from stoker.types import ActorId, Experience
 
-__all__ = ["Actor", "Player", "PlayerSettings", "RoundRobin", "WorkerLost"]
-
 _logger = logging.getLogger("stoker.actors")
 
 

@@ -27,21 +27,6 @@ from stoker.stats import EpisodeRecord, check_record
 from stoker.threads import on_asyncio
 from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = [
-    "Choice",
-    "EnvCalls",
-    "EnvFactory",
-    "EnvironmentFailed",
-    "EpisodeTally",
-    "FailureCount",
-    "FailureLimit",
-    "Listener",
-    "PolicyFailed",
-    "extras_in",
-    "opened_env",
-    "play_episode",
-]
-
 _logger = logging.getLogger("stoker.actors")
 T = TypeVar("T")
 

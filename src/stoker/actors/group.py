@@ -28,8 +28,6 @@ from stoker.session.workers import WorkerStatus
 from stoker.stalls import Activity, StallDetector
 from stoker.types import ActorId, PlaceName
 
-__all__ = ["ActorGroup", "PlayerGroup", "feed_for", "ids_of", "run_actors", "start_limiter"]
-
 _logger = logging.getLogger("stoker.actors")
 _DONE_S = 5.0
 """How long an environment may finish its step when the session is done, or ``actor_timeout_s`` if shorter."""

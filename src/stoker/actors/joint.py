@@ -30,8 +30,6 @@ from stoker.errors import ConfigError
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import Experience
 
-__all__ = ["JointActorGroup", "run_joint_actors"]
-
 OnJointStep: TypeAlias = Callable[[int], Awaitable[None]]
 
 

@@ -26,27 +26,6 @@ from stoker.journal.codec import form, restore
 from stoker.threads import CallSoon, call_soon_here
 from stoker.types import Experience, ExperienceBatch
 
-__all__ = [
-    "Credit",
-    "Failed",
-    "Mailbox",
-    "Played",
-    "PlayedEvent",
-    "Ready",
-    "RemoteFailure",
-    "Stop",
-    "Waiting",
-    "Weights",
-    "WorkerCommand",
-    "WorkerEvent",
-    "WorkerExited",
-    "WorkerMessage",
-    "decode_command",
-    "decode_message",
-    "described",
-    "encode_message",
-]
-
 T = TypeVar("T")
 
 

@@ -38,8 +38,6 @@ from stoker.session.workers import WorkerStatus
 from stoker.threads import backend_here
 from stoker.types import PlaceName
 
-__all__ = ["Link", "Place", "ReportsWorkers", "n_workers_for", "place_of"]
-
 _logger = logging.getLogger("stoker.actors")
 
 _EXIT_S = 5.0

@@ -29,8 +29,6 @@ from stoker.telemetry import TimeTally
 from stoker.telemetry.clocks import Timed
 from stoker.types import ActorId, Experience, ExperienceBatch
 
-__all__ = ["RemoteActor"]
-
 _START_S = 120.0
 """A worker that has not started after this time never will."""
 

@@ -11,8 +11,6 @@ from stoker.errors import ConfigError
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, Experience
 
-__all__ = ["Assign", "LearningSeat", "Seat", "Seating"]
-
 Assign: TypeAlias = Callable[[int, int], Mapping[str, "Seat"]]
 """The seat of each agent in an episode, from the environment's index and the episode's number."""
 

@@ -12,8 +12,6 @@ from stoker.session.publishing import PolicyBuffer
 from stoker.telemetry.clocks import Clocks
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["ActorSession"]
-
 
 class ActorSession(Protocol):
     """Takes the events of actors, and chooses their actions. The calls are those of ``TrainingSession``."""

@@ -28,8 +28,6 @@ from stoker.session.publishing import PolicyBuffer
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience
 
-__all__ = ["ActorReport", "ActorStream", "Gate", "OnStep", "PolicyFeed", "StepMetrics"]
-
 
 class ActorReport(msgspec.Struct):
     """Running totals of one actor in this process, the same for all places.

@@ -6,8 +6,6 @@ from typing import Final
 
 from stoker.telemetry import StateClock
 
-__all__ = ["ACTING", "ACTOR_STATES", "OBSERVING", "RESETTING", "STARTING", "STEPPING", "times_of"]
-
 ACTOR_STATES: Final = ("starting", "resetting", "stepping", "acting", "observing")
 """Making an environment; in its ``reset``; in its ``step``; choosing an action, or waiting for one; handing
 events to the session, which waits while the queue is full or it is not the actor's turn."""

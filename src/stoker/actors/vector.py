@@ -26,8 +26,6 @@ from stoker.errors import ConfigError
 from stoker.session import TrainingSession
 from stoker.types import ActorId, PlaceName
 
-__all__ = ["VectorActorGroup", "run_vector_actors"]
-
 
 async def run_vector_actors(
     session: TrainingSession,

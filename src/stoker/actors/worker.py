@@ -41,8 +41,6 @@ from stoker.plain import finite_float
 from stoker.telemetry import StateClock
 from stoker.types import ActMode, ActorId, Experience
 
-__all__ = ["Assignment", "OwnPolicy", "Worker"]
-
 _ACTING, _LOADING = Contained("policy.act"), Contained("policy.load_weights")
 
 

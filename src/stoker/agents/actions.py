@@ -17,8 +17,6 @@ from stoker.nested import is_same
 from stoker.plain import shown
 from stoker.replay import ArraySpec
 
-__all__ = ["Actions", "ActionsT", "BoxActions", "DiscreteActions", "MultiDiscreteActions"]
-
 
 class DiscreteActions:
     """A Discrete space: ``n`` actions, the ints from ``first`` to ``last``.

@@ -20,8 +20,6 @@ from stoker.agents.twin_critics import SeenBatch, TwinCriticAgent, TwinCriticPol
 from stoker.agents.twin_networks import Actor
 from stoker.types import ActMode
 
-__all__ = ["AdvantageWeightedAgent", "NormalActor", "NormalPolicy"]
-
 ConfigT = TypeVar("ConfigT", bound=TwinCriticConfig)
 
 _LOG_STD_LIMITS = (-5.0, 2.0)

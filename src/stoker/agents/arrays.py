@@ -16,8 +16,6 @@ from stoker.errors import InvalidExperience
 from stoker.plain import shown
 from stoker.replay import ArraySpec
 
-__all__ = ["SHORT", "ArrayValues", "native_dtype"]
-
 SHORT = 16
 """The greatest length of a vector whose numbers are looked at one by one, which is then faster."""
 

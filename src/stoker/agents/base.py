@@ -29,11 +29,6 @@ from stoker.processing import RunningMoments
 from stoker.settings import settings_from
 from stoker.types import ActMode, Experience, ExperienceBatch
 
-__all__ = [
-    "AgentSeeds", "BaseAgent", "NetworkPolicy", "NetworkT", "PolicyT", "available_devices", "generator_state",
-    "resolve_device", "seeded_generator",
-]  # fmt: skip
-
 ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 NetworkT = TypeVar("NetworkT", bound=ObservationNetwork)
 PolicyT = TypeVar("PolicyT", bound="NetworkPolicy[Any]")

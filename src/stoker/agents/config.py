@@ -9,8 +9,6 @@ from msgspec import Meta
 from stoker.errors import ConfigError
 from stoker.settings import Count, Fraction, Natural, Positive, Settings
 
-__all__ = ["AgentConfig", "OffPolicyConfig", "Schedule", "TwinCriticConfig"]
-
 Schedule: TypeAlias = Literal["constant", "linear"]
 """Whether a setting stays, or falls linearly to 0 over ``schedule_steps`` steps."""
 

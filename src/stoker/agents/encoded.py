@@ -12,8 +12,6 @@ from stoker.agents.networks import MLP, ObservationNetwork, as_floats
 from stoker.agents.observations import Observations
 from stoker.agents.passes import StackedPasses
 
-__all__ = ["EncodedPerceptron", "Features", "encoder_of"]
-
 
 class EncodedPerceptron(ObservationNetwork):
     """From observations to outputs: an encoder if there are images, and a perceptron."""

@@ -22,8 +22,6 @@ from stoker.agents.networks import HIDDEN_GAIN, Activation, as_floats, seeded, t
 from stoker.agents.observations import Observations
 from stoker.errors import ConfigError
 
-__all__ = ["Convolutions", "Encoder", "chosen_network"]
-
 ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 
 _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))

@@ -19,8 +19,6 @@ from stoker.errors import InvalidExperience
 from stoker.plain import shown
 from stoker.types import EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["ActionMask", "limited"]
-
 _NAME = f"observation[{MASK!r}]"
 
 

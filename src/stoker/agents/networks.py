@@ -21,11 +21,6 @@ from stoker.agents.masks import limited
 from stoker.agents.observations import Observations
 from stoker.agents.packed_rows import PackedRows
 
-__all__ = [
-    "HIDDEN_GAIN", "MLP", "Activation", "NumpyPass", "ObservationNetwork", "as_floats", "predict", "seeded",
-    "tanh_",
-]  # fmt: skip
-
 Activation = Literal["tanh", "relu"]
 """The function between layers."""
 

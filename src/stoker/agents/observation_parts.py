@@ -17,10 +17,6 @@ from stoker.plain import shown
 from stoker.replay import ArraySpec
 from stoker.replay.transition import Nest
 
-__all__ = [
-    "MASK", "OBSERVED", "Kind", "PartLayout", "WholeNumbers", "box_values", "kind_of_box", "space_parts",
-]  # fmt: skip
-
 MASK = "action_mask"
 """The key of a Dict space under which it says which actions are allowed."""
 

@@ -32,8 +32,6 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay import ArraySpec
 from stoker.replay.transition import Nest, flatten
 
-__all__ = ["Observations", "PackedObservations", "PlainObservations", "observations_of"]
-
 _MOST_CHOICES = 1 << 24  # the place of a choice is kept as a float32
 _ARRAY: type[Any] = np.ndarray
 _WORD = 4

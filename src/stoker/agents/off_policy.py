@@ -29,8 +29,6 @@ from stoker.replay.ring import Ring
 from stoker.stats.aggregators import Std
 from stoker.types import ActorId, Experience, ExperienceBatch
 
-__all__ = ["EpisodeLosses", "OffPolicyAgent", "TargetNetwork", "Update"]
-
 _REPLAY_SETTINGS = ("n_step", "normalize_rewards", "clip_rewards", "prioritized")
 """The settings that decide what a replay holds; with some of them ``gamma`` does, too."""
 

@@ -17,8 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["ImagePart", "PackedRows"]
-
 _FLOAT_BYTES = 4
 
 

@@ -16,8 +16,6 @@ from torch.optim.adam import adam
 
 from stoker.errors import ConfigError
 
-__all__ = ["PackedAdam", "PackedWeights"]
-
 _LEAST_MOMENT = 1e-30
 """A moment below it adds less to a step than float32 tells apart."""
 

@@ -15,8 +15,6 @@ import torch
 from stoker.agents.networks import MLP, tanh_
 from stoker.agents.packing import PackedWeights
 
-__all__ = ["StackedPasses"]
-
 _SIZES = 4
 """Batch sizes that memory is kept for."""
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 
-__all__ = ["plain_space", "space_from"]
-
 
 def plain_space(space: gymnasium.Space[Any]) -> dict[str, Any]:
     """The space as numbers, texts, tensors, and lists and dicts of these.

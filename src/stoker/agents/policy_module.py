@@ -16,8 +16,6 @@ from stoker.agents.observations import PackedObservations
 from stoker.agents.spaces import AgentSpaces
 from stoker.agents.unpacked import read_unpacked
 
-__all__ = ["GreedyNetwork", "PolicyModule"]
-
 
 class GreedyNetwork(Protocol):
     """A network that chooses actions, from the observations that its agent stores."""

@@ -19,8 +19,6 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay import Batch, UniformReplay
 from stoker.types import Experience, ExperienceBatch
 
-__all__ = ["PriorReplay", "checked", "rows_of_share", "seed_of_draws"]
-
 
 def seed_of_draws(seed: int) -> int:
     """The seed of the draws from prior data, apart from those of the played transitions."""

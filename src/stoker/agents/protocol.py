@@ -17,32 +17,6 @@ from stoker.types import ActMode, ActorId, Experience, ExperienceBatch
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = [
-    "ActsForActors",
-    "ChangesByActing",
-    "ChangesSettings",
-    "ChecksBatches",
-    "ChecksInput",
-    "CountsOptSteps",
-    "HasConfig",
-    "HasPolicyModule",
-    "HasReplay",
-    "LearningAgent",
-    "LearnsSeldom",
-    "ObservesBatches",
-    "Policy",
-    "PortablePolicy",
-    "PriorData",
-    "RebuildsReplay",
-    "ReportsExploration",
-    "Stateful",
-    "UsesPriorData",
-    "check_agent",
-    "config_of",
-    "prior_of",
-    "settings_of",
-]
-
 
 class Policy(Protocol):
     """The acting side of an agent: one forward pass for all pending observations.

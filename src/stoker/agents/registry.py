@@ -36,19 +36,6 @@ if TYPE_CHECKING:
 
     from stoker.agents.actions import Actions
 
-__all__ = [
-    "AGENTS",
-    "action_kinds",
-    "agent_for_actions",
-    "agents_with_preset",
-    "config_type",
-    "is_own",
-    "make_agent",
-    "preset",
-    "presets",
-    "training_preset",
-]
-
 
 class AgentEntry(NamedTuple):
     """An agent's class and its type of settings, known without importing torch.

@@ -22,8 +22,6 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
 from stoker.types import Experience, ExperienceBatch
 
-__all__ = ["AgentSpaces"]
-
 _FLOAT32_MIN, _FLOAT32_MAX = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
 _ARRAY: type[Any] = np.ndarray
 

@@ -17,17 +17,6 @@ from stoker.agents.actions import BoxActions
 from stoker.errors import ConfigError
 from stoker.replay.layout import from_numpy
 
-__all__ = [
-    "ActionScale",
-    "SquashedSample",
-    "drawn",
-    "likeliest",
-    "limited",
-    "noisy",
-    "squashed",
-    "squashed_sample",
-]
-
 _LOG_STD_LIMITS = (-20.0, 2.0)
 """Beyond them a standard deviation has no gradient, as in the authors' implementation."""
 

@@ -33,8 +33,6 @@ from stoker.replay import Batch
 from stoker.replay.layout import from_numpy
 from stoker.types import ActMode
 
-__all__ = ["Proposal", "SeenBatch", "TwinCriticAgent", "TwinCriticPolicy"]
-
 ConfigT = TypeVar("ConfigT", bound=TwinCriticConfig)
 PolicyT = TypeVar("PolicyT", bound="TwinCriticPolicy")
 

@@ -17,8 +17,6 @@ from stoker.agents.packing import PackedWeights
 from stoker.agents.passes import StackedPasses
 from stoker.agents.squashing import ActionScale, limited
 
-__all__ = ["Actor", "StateValue", "TwinCritics"]
-
 
 class Actor(EncodedPerceptron):
     """From observations to the parameters of an action.

@@ -16,8 +16,6 @@ from stoker.agents.observation_parts import PartLayout
 from stoker.agents.observations import PackedObservations
 from stoker.agents.packed_rows import PackedRows
 
-__all__ = ["Unpacked", "UnpackedLayout", "read_unpacked"]
-
 
 class Unpacked:
     """Observations in place of packed rows.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from stoker.client import RemoteSession
     from stoker.types import ActorId
 
-__all__ = ["PlayOnServer"]
-
 _TOKEN = "STOKER_TOKEN"  # noqa: S105 - the name of a variable
 
 

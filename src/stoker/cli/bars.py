@@ -9,8 +9,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["StepBar"]
-
 _EVERY_S = 2.0
 """Seconds between two lines."""
 

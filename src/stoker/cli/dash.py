@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from stoker.service.auth import Gate
 
-__all__ = ["Dash", "dashboard_over", "shown_at"]
-
 USUAL_PORT = 8060
 _GRACE_S = 5.0
 _SIZE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(k|m|g|t)?i?b?", re.IGNORECASE)
@@ -123,7 +121,9 @@ def _write_report(target: Path, paths: Sequence[Path]) -> str:
         ConfigError: The file cannot be a report.
         RunNotFound: One of the paths contains no run.
     """
-    from stoker.cli.printing import counted, size
+    from rich.filesize import decimal as size
+
+    from stoker.cli.printing import counted
     from stoker.dashboard.report import write_report
 
     if target.suffix.lower() not in (".html", ".htm"):

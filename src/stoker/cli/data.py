@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from anyio import from_thread, to_thread
+from rich.filesize import decimal as size
 
 from stoker.cli.bars import StepBar
 from stoker.cli.options import Flag
 from stoker.cli.parsing import ReportCommand, RunCommand
-from stoker.cli.printing import from_here, say_json, size
+from stoker.cli.printing import from_here, say_json
 from stoker.errors import ConfigError
 from stoker.settings import Natural
 from stoker.trainer.views.text import number
 
 if TYPE_CHECKING:
     from stoker.data import Dataset, DatasetFormat, Episode, WrittenDataset
-
-__all__ = ["DescribeData", "ExportData", "ImportData", "write_watched"]
 
 T = TypeVar("T")
 

@@ -8,8 +8,6 @@ from stoker.cli.printing import columns, facts_table, say
 from stoker.data import DatasetReport
 from stoker.trainer.views.text import number, short
 
-__all__ = ["say_report"]
-
 _BAR = 30
 _MOST_SHARES = 12
 

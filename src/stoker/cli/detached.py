@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from stoker.distributed.learner import DetachedLearner
     from stoker.distributed.supervising import LearnerStatus
 
-__all__ = ["Stop", "resume_elsewhere", "train_elsewhere"]
-
 
 async def train_elsewhere(flags: TrainingCommand, config: TrainConfig, place: Path) -> int:
     """Start a training on a cluster, in a new run, and follow it; the exit code.

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from stoker.telemetry.serving import MetricsServer
     from stoker.trainer import Progress, TrainConfig, TrainResult
 
-__all__ = ["DONE", "ENDED_EARLY", "FACTS", "STOPPED", "Driver", "metrics_server"]
-
 _LOOK_S = 0.25
 """Seconds between two looks at how much time is left."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from stoker.session.replaying import Replayed
     from stoker.trainer import Evaluation, TrainConfig
 
-__all__ = ["Evaluate", "PolicyCommand", "Replay", "StoredPolicy", "episodes_of"]
-
 _SHOWN = 5
 """How many differences are named."""
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from stoker.session import PolicySnapshot
     from stoker.trainer import Evaluation
 
-__all__ = ["evaluated_in_group"]
-
 
 async def evaluated_in_group(
     run: Path,

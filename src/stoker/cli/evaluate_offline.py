@@ -13,8 +13,6 @@ from stoker.cli.bars import StepBar
 from stoker.cli.printing import say_json
 from stoker.trainer.views.text import number
 
-__all__ = ["estimate"]
-
 
 async def estimate(
     run: str,

@@ -21,8 +21,6 @@ from stoker.settings import NonNegative
 from stoker.telemetry import Explanation, chrome_trace, explained, profile_of_records
 from stoker.writer import files
 
-__all__ = ["Explain"]
-
 _NONE = (
     "nothing says where its time went, because the run has no records of metrics; turn them on with "
     "--record-freq 1000 (record_freq or record_interval of a session)"

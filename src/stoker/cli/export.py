@@ -7,12 +7,11 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from anyio import to_thread
+from rich.filesize import decimal as size
 
 from stoker.cli.options import Flag
 from stoker.cli.parsing import RunCommand, Which
-from stoker.cli.printing import from_here, say_json, size
-
-__all__ = ["Export"]
+from stoker.cli.printing import from_here, say_json
 
 
 class Export(RunCommand, frozen=True, kw_only=True):

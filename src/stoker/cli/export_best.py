@@ -13,8 +13,6 @@ from stoker.cli.limits import ExportFormat
 from stoker.cli.printing import from_here
 from stoker.errors import ConfigError, MissingDependency
 
-__all__ = ["check_export", "export_best"]
-
 
 def check_export(formats: Sequence[ExportFormat], agent: LearningAgent) -> None:
     """Refuse what could not be exported at the end, before anything is trained.

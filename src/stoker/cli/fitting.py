@@ -10,8 +10,6 @@ from stoker.errors import ConfigError
 from stoker.trainer.config import TrainConfig
 from stoker.trainer.data_config import MEANS_NOTHING_OFFLINE, check_mix, refuse_offline
 
-__all__ = ["fitted", "settle_offline"]
-
 
 async def fitted(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
     """The config of a new run, made to fit its environment or data set, and what was decided.

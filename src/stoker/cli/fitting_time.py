@@ -8,8 +8,6 @@ from collections.abc import Generator
 from stoker.cli.limits import limits_of
 from stoker.signals import SignalGuard
 
-__all__ = ["in_time"]
-
 
 class _FittingGuard(SignalGuard):
     """Ends the process at the end of its time while the agent for an environment is found."""

@@ -18,8 +18,6 @@ from stoker.multi import MultiAgentSession
 from stoker.trainer.views.text import duration, number
 from stoker.trainer.views.view import LiveView, ScreenThread, View, is_live
 
-__all__ = ["GroupReading", "GroupScreen", "PolicyReading", "drawn", "line_of"]
-
 _LINE_S, _RATE_S = 5.0, 10.0
 """Seconds between two plain lines, and that the speed is over."""
 _BAR = 24

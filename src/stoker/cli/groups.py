@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from stoker.telemetry import TrainingReading
     from stoker.trainer.groups import GroupTraining
 
-__all__ = ["parsed_policies", "resume_policies", "train_policies"]
-
 
 def parsed_policies(words: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Pattern and agent of each policy, by name.

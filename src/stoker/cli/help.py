@@ -13,8 +13,6 @@ from msgspec import NODEFAULT, inspect as types
 
 from stoker.cli.options import Option
 
-__all__ = ["leave_with_help"]
-
 _LEFT = 26
 """Columns of the flags."""
 

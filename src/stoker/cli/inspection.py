@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 from anyio import to_thread
+from rich.filesize import decimal as size
 from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.parsing import RunCommand
-from stoker.cli.printing import ago, columns, facts_table, from_here, output, say, say_json, size
+from stoker.cli.printing import ago, columns, facts_table, from_here, output, say, say_json
 from stoker.cli.stored import config_of, open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.multi.standings import Standings, standings_in
@@ -30,8 +31,6 @@ from stoker.runs.status import status_of
 from stoker.settings import Natural
 from stoker.trainer.views.text import chart, number
 from stoker.writer import files
-
-__all__ = ["Show"]
 
 _CHART_LINES = 8
 _EVALUATIONS = 8

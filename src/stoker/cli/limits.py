@@ -16,8 +16,6 @@ from stoker.cli.parsing import Command
 from stoker.errors import ConfigError
 from stoker.settings import Natural
 
-__all__ = ["ExportFormat", "Limits", "TrainingCommand", "limits_of", "seconds"]
-
 ExportFormat: TypeAlias = Literal["onnx", "pt2", "numpy"]
 """As ``stoker.policies.exporting.PolicyFormat``, whose module imports torch."""
 

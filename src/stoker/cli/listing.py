@@ -23,8 +23,6 @@ from stoker.runs.status import RunStatus, status_of
 from stoker.runs.sweeps import read_sweep
 from stoker.stats.intervals import Interval, mean_interval
 
-__all__ = ["Condition", "Listed", "RunGroup", "SortKey", "grouped", "listed", "ordered", "selected"]
-
 SortKey: TypeAlias = Literal["started", "best", "steps", "updated", "name", "status"]
 
 _STATUSES: Final = ("live", "stalled", "crashed", "stopped", "done", "ended", "broken")

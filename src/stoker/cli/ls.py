@@ -17,8 +17,6 @@ from stoker.cli.printing import ago, columns, say, say_json
 from stoker.runs import list_runs
 from stoker.trainer.views.text import number
 
-__all__ = ["Ls"]
-
 _STYLES = {
     "live": "bold green",
     "stalled": "bold yellow",

@@ -27,8 +27,6 @@ from stoker.errors import ConfigError, Stalled, StokerError
 if TYPE_CHECKING:
     from stoker.cli.parsing import Command
 
-__all__ = ["ended", "main", "run_async", "search_here"]
-
 COMMANDS = {
     "train": ("train:Train", "Train an agent on an environment, into a new run directory."),
     "resume": ("train:Resume", "Resume a run where it ended."),

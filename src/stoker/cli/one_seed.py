@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from stoker.runs import TrainingRun
     from stoker.trainer import TrainResult
 
-__all__ = ["Lifeline", "Reporter", "SeedDriver", "main"]
-
 _MOST_BYTES = 4096
 """A pipe takes that many bytes whole or not at all."""
 

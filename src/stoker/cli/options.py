@@ -21,8 +21,6 @@ from msgspec import NODEFAULT, inspect as types
 from stoker.errors import ConfigError
 from stoker.settings import allowed
 
-__all__ = ["Flag", "Option", "is_flag", "options_of"]
-
 _JSON_WORDS = {"True": "true", "False": "false", "None": "null", "none": "null"}
 """Python's spellings of JSON's words; as text they would all be true."""
 

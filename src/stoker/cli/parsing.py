@@ -13,8 +13,6 @@ from stoker.cli.help import leave_with_help
 from stoker.cli.options import Flag, Option, is_flag, options_of
 from stoker.errors import ConfigError
 
-__all__ = ["Command", "ReportCommand", "RunCommand", "RunPath", "Which", "given_values"]
-
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A command: its fields are its flags, its docstring is its help, and calling it runs it.

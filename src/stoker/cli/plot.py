@@ -20,8 +20,6 @@ from stoker.runs.layout import is_run
 from stoker.runs.plotting import SMOOTHING, Curves, draw_curves
 from stoker.runs.smoothing import Smoothing
 
-__all__ = ["Plot"]
-
 _logger = logging.getLogger("stoker.cli")
 _EXAMPLE = "such as `stoker plot runs/CartPole-v1 -o curve.png`"
 

@@ -14,14 +14,8 @@ from typing import IO, Any
 import msgspec
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
-from rich.filesize import decimal as size
 from rich.table import Table
 from rich.text import Text
-
-__all__ = [
-    "ago", "columns", "command", "counted", "facts_table", "from_here", "labeled", "note", "output", "say",
-    "say_json", "size",
-]  # fmt: skip
 
 _UNBOUNDED = 10_000
 

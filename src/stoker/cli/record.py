@@ -14,8 +14,6 @@ from stoker.errors import ConfigError
 from stoker.settings import Count
 from stoker.trainer.views.text import number
 
-__all__ = ["Record"]
-
 
 class Record(PolicyCommand, frozen=True, kw_only=True):
     """Film a run's policy, greedily, over whole episodes, to one video. Nothing is written to the run.

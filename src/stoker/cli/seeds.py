@@ -8,8 +8,6 @@ from typing import Any
 
 from stoker.errors import ConfigError
 
-__all__ = ["MOST_SEEDS", "seeds_from", "text_of"]
-
 MOST_SEEDS = 1_000
 """A sweep has no more runs than that."""
 

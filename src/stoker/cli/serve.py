@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from stoker.service.limits import Limits
     from stoker.service.serving import Tls
 
-__all__ = ["Serve"]
-
 _SETTINGS = (
     "agent", "imports", "env_kwargs", "wrappers", "seed", "checkpoint_freq", "keep_checkpoints", "keep_every",
     "keep_journal", "record_freq", "track", "device", "opt_interval", "warmup_period", "queue_capacity",

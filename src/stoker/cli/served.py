@@ -24,8 +24,6 @@ from stoker.trainer.making import check_has_data, recorders_for, set_torch_threa
 from stoker.trainer.parts import NamedDataset
 from stoker.trainer.warming import warmed_up
 
-__all__ = ["ServedPolicy", "ServedTraining"]
-
 _OTHER_RUN = "choose another --name or --run-version, or remove that run"
 
 

@@ -25,18 +25,6 @@ from stoker.writer import files
 if TYPE_CHECKING:
     from stoker.trainer import TrainConfig
 
-__all__ = [
-    "config_of",
-    "discard",
-    "discard_version",
-    "group_at",
-    "open_run",
-    "open_trained",
-    "policies_at",
-    "sweep_at",
-    "written_config",
-]
-
 _logger = logging.getLogger("stoker.cli")
 _NO_CONFIG = (
     f"there is no {CONFIG}, which names the agent and the environment: a program with its own session "

@@ -17,8 +17,6 @@ import sys
 from collections.abc import Generator
 from typing import Any, TextIO
 
-__all__ = ["SteadyOutput", "notices_on_stderr", "steady_streams"]
-
 _LOGGER = logging.getLogger("stoker")
 _MODES = ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY))
 """How a closed descriptor is filled. Standard output is opened for reading: writing to it still fails."""

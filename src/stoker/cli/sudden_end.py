@@ -11,8 +11,6 @@ import subprocess
 
 from stoker.exits import Closing
 
-__all__ = ["SuddenEnd"]
-
 _WAIT = 'read -r _ || printf "%b%s\\n" "$1" "$2" >&2'
 _SHOW_CURSOR = r"\r\033[J\033[?25h"
 """Clears the rest of a live view, and shows the cursor that it has hidden."""

@@ -30,8 +30,6 @@ from stoker.runs.sweeps import SWEEP, Sweep, SweepVersion, runs_by_seed
 from stoker.trainer.config import TrainConfig, config_from, name_of
 from stoker.writer import files
 
-__all__ = ["resume_seeds", "train_seeds"]
-
 
 async def train_seeds(
     flags: TrainingCommand, training: TrainConfig, seeds: Sequence[int], jobs: int, name: Path, version: str

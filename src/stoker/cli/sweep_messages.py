@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 import msgspec
 
-__all__ = ["Order", "Report"]
-
 
 class Order(msgspec.Struct, frozen=True):
     """What a process is to train.

@@ -17,8 +17,6 @@ from stoker.runs.rows import evaluations_of
 from stoker.stats.intervals import bootstrap_interval, interquartile_mean, interquartile_means, mean_interval
 from stoker.trainer.views.text import duration, number
 
-__all__ = ["Aggregate", "SeedResult", "aggregate", "results_of", "say_results", "sweep_facts"]
-
 _UNFINISHED = {WAITING, FAILED, *(word.lower() for word in STOPPED)}
 _VALUES = {"best_eval_reward": "best evaluation", "last_eval_reward": "last evaluation"}
 """What is averaged over seeds, and what it is called."""

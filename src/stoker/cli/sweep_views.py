@@ -18,8 +18,6 @@ from stoker.cli.sweep_messages import Order, Report
 from stoker.trainer.views.text import duration, number
 from stoker.trainer.views.view import LiveView, View, is_live
 
-__all__ = ["FAILED", "RUNNING", "WAITING", "SeedRun", "SweepReading", "sweep_view"]
-
 WAITING, STARTING, RUNNING, FINISHING, FAILED = "waiting", "starting", "running", "finishing", "failed"
 _STYLES = {WAITING: "dim", RUNNING: "green", FAILED: "bold red", FINISHING: "yellow"}
 _FIRST = (FAILED, FINISHING, RUNNING, STARTING)

@@ -31,8 +31,6 @@ from stoker.trainer.views.text import number
 from stoker.trainer.views.view import ScreenThread
 from stoker.writer import files
 
-__all__ = ["PROGRAM", "Sweeper"]
-
 PROGRAM = (sys.executable, "-m", "stoker.cli.one_seed")
 """The process of one seed."""
 

@@ -14,8 +14,6 @@ from stoker.cli.parsing import Command
 from stoker.errors import ConfigError
 from stoker.settings import Positive
 
-__all__ = ["Token"]
-
 
 class Token(Command, frozen=True, kw_only=True):
     """Make a token for a client of `stoker serve`.

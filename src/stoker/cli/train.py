@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from stoker.cli.driving import Driver
     from stoker.runs import TrainingRun
 
-__all__ = ["Resume", "Train"]
-
 _FLAGS = FLAGS | {
     "env": Flag(metavar="ENV", default="required, here or in the TOML file", is_positional=True),
     "offline": Flag(metavar="DATA"),

@@ -12,8 +12,6 @@ from stoker.agents.registry import AGENTS, config_type, is_own
 from stoker.cli.options import Flag, Option, options_of
 from stoker.settings import read_toml
 
-__all__ = ["FLAGS", "OwnSettings", "options_of_agents", "settings_type", "values_of_file", "without_help"]
-
 FLAGS = {
     "imports": Flag(name="import", metavar="MODULE", repeats=True),
     "wrappers": Flag(name="wrapper", metavar="MODULE:CLASS", repeats=True),

@@ -8,19 +8,18 @@ from typing import Annotated, Any
 
 import msgspec
 from anyio import to_thread
+from rich.filesize import decimal as size
 from rich.text import Text
 
 from stoker.cli.options import Flag
 from stoker.cli.parsing import RunCommand
-from stoker.cli.printing import columns, command, counted, from_here, say, say_json, size
+from stoker.cli.printing import columns, command, counted, from_here, say, say_json
 from stoker.cli.stored import open_run, policies_at
 from stoker.errors import RunBroken
 from stoker.runs import Retention, TrainingRun, fork as fork_run
 from stoker.runs.verifying import Finding, verify_run
 from stoker.settings import Natural
 from stoker.trainer.views.text import number
-
-__all__ = ["Fork", "Prune", "Verify"]
 
 
 class Verify(RunCommand, frozen=True, kw_only=True):

@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError, MissingDependency, StokerError
 from stoker.writer import files
 
-__all__ = ["SUFFIXES", "Film", "check_packages", "checked_target"]
-
 SUFFIXES = (".mp4", ".gif")
 _LEAST_SIDE = 160
 """Smaller pictures, such as MinAtar's of 10 by 10, are enlarged to at least this many pixels."""

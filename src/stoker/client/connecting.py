@@ -16,8 +16,6 @@ from stoker.client.session import RemoteSession
 from stoker.errors import ConfigError, StokerError
 from stoker.exits import single_error
 
-__all__ = ["connect"]
-
 
 @contextlib.asynccontextmanager
 async def connect(

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from stoker.client.links import Link
 
-__all__ = ["LEAVE_S", "Connection", "Transport"]
-
 _logger = logging.getLogger("stoker.client")
 
 Transport = Literal["auto", "websocket", "http"]

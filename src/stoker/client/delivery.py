@@ -16,8 +16,6 @@ from stoker.errors import SessionClosed, SessionFailed, StokerError
 from stoker.protocol import Spec, encode_msgpack
 from stoker.types import ActorId
 
-__all__ = ["Delivery"]
-
 _MOST_KEPT = 4096
 """Records of an actor that are not on the server's disk; beyond, its calls wait for the disk."""
 

@@ -12,8 +12,6 @@ from stoker.session.publishing import PolicyBuffer
 from stoker.telemetry.clocks import Clocks
 from stoker.types import ActorId
 
-__all__ = ["ForActors"]
-
 _logger = logging.getLogger("stoker.client")
 
 

@@ -37,8 +37,6 @@ try:
 except ImportError as _error:
     raise MissingDependency("httpx2[ws]", "client") from _error
 
-__all__ = ["HttpLink", "Link", "LinkBroken", "WebSocketLink", "WebSocketRefused", "problem_of"]
-
 
 _ANSWER_S = 60.0
 """After this long without a word from the server, a message is taken for lost."""

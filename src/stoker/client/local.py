@@ -15,8 +15,6 @@ from stoker.errors import ConfigError, RunBroken
 from stoker.policies.exported import LoadedPolicy, policy_from_bytes
 from stoker.types import ActMode
 
-__all__ = ["LocalPolicy"]
-
 _logger = logging.getLogger("stoker.client")
 
 

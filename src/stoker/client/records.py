@@ -11,8 +11,6 @@ from stoker.errors import ActorConflict, InvalidExperience, SessionFailed, Stoke
 from stoker.protocol import ActorAnswer
 from stoker.types import ActorId
 
-__all__ = ["Chosen", "Kept", "SealedRecords"]
-
 
 class Kept(NamedTuple):
     """A record that the server may still need.

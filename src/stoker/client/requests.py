@@ -14,8 +14,6 @@ from stoker.errors import ConfigError
 from stoker.protocol import ActorState, ProtocolError
 from stoker.protocol.problems import KINDS
 
-__all__ = ["Requests", "config_error"]
-
 T = TypeVar("T")
 _PAUSE_S = 5.0
 

@@ -20,8 +20,6 @@ from stoker.client.streams import RemoteStream
 from stoker.errors import ActorConflict, ConfigError, InvalidExperience, SessionFailed
 from stoker.protocol import ActorAnswer, Problem, ProtocolError, SpecLimits, StepAnswer, encode_msgpack
 
-__all__ = ["Sender"]
-
 _logger = logging.getLogger("stoker.client")
 
 _AT_ONCE: Final = 4

@@ -21,8 +21,6 @@ from stoker.protocol import ProtocolError, SpaceCodec, Spec
 from stoker.protocol.messages import LARGEST_REWARD
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["RemoteSession"]
-
 _logger = logging.getLogger("stoker.client")
 
 

@@ -17,8 +17,6 @@ from stoker.nested import is_same
 from stoker.protocol import Record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = ["RemoteStream"]
-
 _check: Final = msgspec.msgpack.Decoder(Record).decode
 
 

@@ -22,8 +22,6 @@ from stoker.service.asgi import ASGIApp, Receive, Scope, Send, running
 from stoker.service.auth import Gate
 from stoker.types import AnyPath
 
-__all__ = ["dashboard_lifespan", "make_app"]
-
 
 def make_app(
     root: AnyPath = "runs",

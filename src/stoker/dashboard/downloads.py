@@ -16,8 +16,6 @@ from stoker.dashboard.answers.episodes import EpisodeQuery, episodes_found
 from stoker.protocol import ProtocolError
 from stoker.runs.history import RunHistory
 
-__all__ = ["Download", "episodes_csv", "series_csv"]
-
 _ROWS_AT_ONCE: Final = 5000
 _FORMULA = tuple("=+-@\t\r")
 """A spreadsheet takes a text that begins so for a formula."""

@@ -16,8 +16,6 @@ from stoker.service.asgi import ASGIApp, Receive, Scope, Send, path_of, respond,
 from stoker.service.auth import Gate
 from stoker.service.refusals import problem_headers, problem_json
 
-__all__ = ["POLICY", "Entrance", "send_refusal"]
-
 POLICY: Final = (
     "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'"

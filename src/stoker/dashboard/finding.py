@@ -21,8 +21,6 @@ from stoker.runs.layout import CONFIG, METADATA
 from stoker.runs.locking import LOCK
 from stoker.runs.rows import ROW_FILES
 
-__all__ = ["READ_FILES", "Finder", "id_of", "link_out_of"]
-
 READ_FILES: Final = (METADATA, CONFIG, *ROW_FILES.values(), EVENTS, LOCK)
 """The files of a run that are read."""
 

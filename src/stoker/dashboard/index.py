@@ -25,8 +25,6 @@ from stoker.dashboard.reading import Reading, RunEntry
 from stoker.dashboard.viewers import Viewers
 from stoker.protocol import ProtocolError
 
-__all__ = ["INTERVAL_S", "MEMORY_BYTES", "Index"]
-
 logger = logging.getLogger("stoker.dashboard")
 T = TypeVar("T")
 

@@ -21,8 +21,6 @@ import msgspec
 from stoker.dashboard.pages import PAGE
 from stoker.errors import StokerError
 
-__all__ = ["inlined", "script_json"]
-
 _ENTRY = '<script type="module" src="main.js"></script>'
 _PREFIX = "stoker/"
 _IMPORT = re.compile(r"""(\b(?:from|import)\s*\(?\s*)(["'])(\.{1,2}/[^"'\n]+)\2""")

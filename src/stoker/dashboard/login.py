@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from stoker.lru import LRUDict
 
-__all__ = ["LOGIN", "Login"]
-
 LOGIN: Final = "login"
 """Where the link leads, below the dashboard."""
 

@@ -17,8 +17,6 @@ from stoker.runs.locking import LOCK, holder_of
 from stoker.runs.rows import ROW_FILES, EvalEpisodeRow, MetricsRow, TrainEpisodeRow
 from stoker.runs.status import RunStatus, status_of
 
-__all__ = ["Look", "Looker"]
-
 logger = logging.getLogger("stoker.dashboard")
 
 _HOLDER_S = 3.0

@@ -6,8 +6,6 @@ from collections import OrderedDict
 
 from stoker.dashboard.reading import RunEntry
 
-__all__ = ["RowMemory"]
-
 _EACH_BYTES = 20_000
 """About what a run takes besides its rows."""
 

@@ -9,8 +9,6 @@ from typing import Final, NamedTuple
 
 from stoker.dashboard.queries import no_such
 
-__all__ = ["PAGE", "PageFile", "PageFiles"]
-
 PAGE: Final = Path(__file__).parent / "page"
 """The directory of the page's files."""
 

@@ -12,8 +12,6 @@ from urllib.parse import parse_qsl
 from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
 
-__all__ = ["MOST_IDS", "Query", "nearest", "no_such", "refused_value"]
-
 MOST_IDS: Final = 200
 """How many runs one request may name."""
 _MOST_BYTES = 16 << 10

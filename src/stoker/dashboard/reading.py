@@ -16,8 +16,6 @@ from stoker.dashboard.summaries import Summary
 from stoker.protocol import ProtocolError
 from stoker.runs.history import RunHistory
 
-__all__ = ["PIECE_BYTES", "Reading", "RunEntry"]
-
 T = TypeVar("T")
 
 PIECE_BYTES: Final = 4 << 20

@@ -39,8 +39,6 @@ from stoker.runs.status import status_of
 from stoker.stats.intervals import t_quantile
 from stoker.writer import files
 
-__all__ = ["MOST_RUNS", "Report", "make_report", "write_report"]
-
 MOST_RUNS: Final = 200
 """How many runs one report may hold."""
 

@@ -22,11 +22,6 @@ from stoker.runs.smoothing import Smoothing
 from stoker.service.asgi import Receive, Scope, Send
 from stoker.service.refusals import refusal_of
 
-__all__ = [
-    "Bodies", "Handler", "Refused", "answer_once", "answered", "has", "json_answer", "query_of",
-    "smoothing_of", "tag_of", "unchanged",
-]  # fmt: skip
-
 _LONG_BYTES = 1 << 20
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]

@@ -35,8 +35,6 @@ from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
 from stoker.runs.averaging import Statistic
 
-__all__ = ["Routes"]
-
 _MOST_SPARKS: Final = 100
 _MOST_COMPARED: Final = 100
 

@@ -38,8 +38,6 @@ from stoker.runs.event_rows import KINDS, Level
 from stoker.runs.layout import safe_name
 from stoker.types import EpisodeStatus
 
-__all__ = ["RunRoutes"]
-
 Compute: TypeAlias = Callable[[Reading], Any]
 
 _MOST_POINTS: Final = 20_000

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from stoker.runs.smoothing import Numbers, Smoother, Smoothing
 
-__all__ = ["SeriesCache"]
-
 
 class SeriesCache:
     """Smoothed curves, each continued where it ended. For any number of threads.

@@ -15,8 +15,6 @@ from stoker.dashboard.viewers import Viewer
 from stoker.protocol import ProtocolError
 from stoker.service.asgi import Receive, Scope, Send, cancel_when_gone, respond
 
-__all__ = ["MOST_STREAMS", "EventStream", "list_tag"]
-
 MOST_STREAMS: Final = 64
 """How many browsers may listen at the same time."""
 

@@ -18,8 +18,6 @@ from stoker.runs.configs import Scalar, flat_settings
 from stoker.runs.history import RunHistory
 from stoker.runs.status import RunStatus, wanted_steps
 
-__all__ = ["LAST", "Summary", "SummaryMaker", "SummaryNews"]
-
 LAST: Final = 100
 """The episodes of ``last_mean``, and all rows that a summary needs of a file."""
 

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 import anyio
 
-__all__ = ["Viewer", "Viewers"]
-
 
 class Viewer:
     """Somebody who waits for changes: of the list, and of one run if it is given.

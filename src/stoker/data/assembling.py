@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from stoker.data.episodes import Episode
 from stoker.journal import EpisodeEnded, EpisodeStarted, StreamEnded, StreamMoved
-from stoker.journal.columns import TransitionBlock, TransitionColumns, mapped, mapped_together
+from stoker.journal.blocks import TransitionBlock, TransitionColumns, mapped, mapped_together
 from stoker.types import ActorId, EpisodeStatus
-
-__all__ = ["Assembler"]
 
 _STATUSES = (EpisodeStatus.CONTINUING, EpisodeStatus.TERMINATED, EpisodeStatus.TRUNCATED)
 

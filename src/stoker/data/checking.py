@@ -13,8 +13,6 @@ from stoker.data.leaves import Leaf, arrays_of, leaves_of
 from stoker.errors import InvalidDataset
 from stoker.types import EpisodeStatus
 
-__all__ = ["EpisodeChecker", "faults_of"]
-
 _WAY_OUT = "correct the data, or read them as they are with check=False"
 
 

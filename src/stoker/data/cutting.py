@@ -15,8 +15,6 @@ from stoker.data.episodes import Episode
 from stoker.data.leaves import nested
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["Cutter", "Rows"]
-
 Array = NDArray[Any]
 
 

@@ -12,8 +12,6 @@ from stoker.data.hdf5 import Hdf5File
 from stoker.data.tables import Layout, common_length, rows_at_once
 from stoker.errors import InvalidDataset
 
-__all__ = ["D4rlTable"]
-
 _COLUMNS = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
 
 

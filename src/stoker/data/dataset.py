@@ -11,8 +11,6 @@ import msgspec
 
 from stoker.data.episodes import Episode
 
-__all__ = ["Dataset", "DatasetFormat", "DatasetInfo", "Ends", "WrittenDataset"]
-
 DatasetFormat: TypeAlias = Literal["minari", "parquet", "npz"]
 """What data sets can be written as."""
 

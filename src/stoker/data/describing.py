@@ -16,8 +16,6 @@ from stoker.data.leaves import Leaf, arrays_of, leaves_of
 from stoker.data.tallies import ActionUse, ColumnReport, ColumnTally, DistinctTally, action_tallies
 from stoker.types import EpisodeStatus
 
-__all__ = ["DatasetReport", "Spread", "describe"]
-
 _ROWS = 8192
 """Transitions that are looked at together."""
 _WATCH_EVERY = 10_000

@@ -14,8 +14,6 @@ from stoker.journal.blocks import mapped
 from stoker.nested import has_tuple
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["Episode", "mapped"]
-
 
 class Episode(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Consecutive transitions of one episode, at least one. Compared by identity.

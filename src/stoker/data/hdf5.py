@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from stoker.errors import InvalidDataset
 from stoker.importing import required
 
-__all__ = ["Hdf5File", "StoredArray"]
-
 _MOST_INFLATION = 1100
 """Deflate makes at most 1,032 bytes of one."""
 _NEGLIGIBLE_BYTES = 1 << 20

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from stoker.importing import required
 
-__all__ = ["Hdf5Writer"]
-
 _MOST_SHAPES = 4096
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from stoker.data.episodes import Episode, mapped
-
-__all__ = ["Extremes", "inferred_space", "inferred_spaces"]
+from stoker.data.episodes import Episode
+from stoker.journal.blocks import mapped
 
 _MOST_CHOICES = 1 << 16
 

@@ -25,8 +25,6 @@ from stoker.runs.metadata import read_json_if_there
 from stoker.runs.wanted import load_wanted
 from stoker.types import ActorId, AnyPath
 
-__all__ = ["JournalDataset"]
-
 _NO_SPACE = gymnasium.spaces.Box(-math.inf, math.inf, (0,))
 """Where no episode is wanted."""
 

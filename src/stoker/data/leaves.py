@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 
-__all__ = ["Leaf", "arrays_of", "leaves_of", "nested"]
-
 
 class Leaf(msgspec.Struct, frozen=True):
     """One array of observations or actions.

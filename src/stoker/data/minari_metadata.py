@@ -17,8 +17,6 @@ from stoker.data.leaves import leaves_of
 from stoker.errors import ConfigError, InvalidDataset
 from stoker.types import ActorId
 
-__all__ = ["describe_space", "info_of", "is_image", "metadata_of", "read_metadata", "space_from"]
-
 _MOST_METADATA_BYTES = 64 << 20
 _OLDEST, _FIRST_WITHOUT_JPEG = "0.5.0", "0.5.4"
 """The versions of Minari that read what is written: with images, and without."""

@@ -20,8 +20,6 @@ from stoker.errors import InvalidDataset
 from stoker.importing import required
 from stoker.types import EpisodeStatus
 
-__all__ = ["MinariDataset"]
-
 
 class MinariDataset(FileDataset):
     """A directory with ``data/main_data.hdf5`` and ``data/metadata.json``.

@@ -21,8 +21,6 @@ from stoker.data.minari_metadata import describe_space, metadata_of
 from stoker.types import ActorId
 from stoker.writer.files import make_directory, write_atomically
 
-__all__ = ["write_minari"]
-
 
 def write_minari(episodes: Iterator[Episode], info: DatasetInfo, directory: Path, name: str) -> None:
     """Fill a new directory.

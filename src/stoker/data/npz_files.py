@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from stoker.data.tables import Layout, TableMetadata, common_length, rows_at_once
 from stoker.errors import InvalidDataset
 
-__all__ = ["NpzSink", "NpzTable"]
-
 _METADATA = "metadata.json"
 _MOST_METADATA_BYTES = 16 << 20
 _MOST_ROW_BYTES = 256 << 20

@@ -13,8 +13,6 @@ from stoker.errors import ConfigError, InvalidDataset
 from stoker.runs.layout import is_run, runs_below
 from stoker.types import AnyPath
 
-__all__ = ["open_dataset"]
-
 
 def open_dataset(source: AnyPath, *, ends: Ends | None = None, check: bool = True) -> Dataset:
     """Open a data set to read its episodes. Blocks; the data themselves are read by ``episodes()``.

@@ -15,8 +15,6 @@ from stoker.data.tables import Layout, TableMetadata, rows_at_once
 from stoker.errors import InvalidDataset
 from stoker.importing import required
 
-__all__ = ["ParquetSink", "ParquetTable"]
-
 _METADATA = b"stoker"
 _SHAPES = b"stoker.shapes"
 _GROUP_BYTES = 32 << 20

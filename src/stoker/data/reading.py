@@ -14,8 +14,6 @@ from stoker.errors import InvalidDataset, StokerError
 from stoker.exits import Closing
 from stoker.types import AnyPath
 
-__all__ = ["FileDataset", "blamed"]
-
 
 class FileDataset(Closing):
     """A ``Dataset`` in files, which each ``episodes`` opens anew and closes at its end.

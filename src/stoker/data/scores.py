@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["normalized_score", "reference_scores"]
-
 _PUBLISHED = {
     "hopper": (-20.272305, 3234.3),
     "halfcheetah": (-280.178953, 12135.0),

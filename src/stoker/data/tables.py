@@ -20,8 +20,6 @@ from stoker.errors import InvalidDataset
 from stoker.protocol.spaces import Spaces
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["Layout", "Table", "TableDataset", "TableMetadata", "common_length", "rows_at_once"]
-
 _ALIASES: dict[str, tuple[str, ...]] = {
     "observations": ("observations", "observation", "obs"),
     "actions": ("actions", "action"),

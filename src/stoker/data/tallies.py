@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from stoker.data.checking import faults_of
 from stoker.data.leaves import Leaf
 
-__all__ = ["ActionTally", "ActionUse", "ColumnReport", "ColumnTally", "DistinctTally", "action_tallies"]
-
 _BINS = 10
 _MOST_NUMBERS = 1024
 """Of arrays with more, nobody asks which numbers never change."""

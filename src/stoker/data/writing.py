@@ -23,8 +23,6 @@ from stoker.protocol.spaces import Spaces
 from stoker.types import ActorId, AnyPath
 from stoker.writer.files import staged
 
-__all__ = ["write_dataset"]
-
 _WATCH_EVERY = 10_000
 
 

@@ -35,8 +35,6 @@ try:
 except ImportError as _error:
     raise MissingDependency("ray", "ray") from _error
 
-__all__ = ["Answer", "Events", "RayCalls"]
-
 _logger = logging.getLogger("stoker.distributed")
 _ray: Any = ray
 """Untyped: what is used of Ray has no types."""

@@ -34,8 +34,6 @@ try:
 except ImportError as _error:
     raise MissingDependency("ray", "ray") from _error
 
-__all__ = ["Cluster", "Node"]
-
 _ray: Any = ray
 _services: Any = ray_services
 _state: Any = ray_state

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from stoker.distributed.reaching import check_reachable, host_and_port
 
-__all__ = ["HeadWatch", "head_answers"]
-
 _logger = logging.getLogger("stoker.distributed")
 
 _ASK_S = 5.0

@@ -28,8 +28,6 @@ from stoker.distributed.versions import Versions
 from stoker.errors import ConfigError
 from stoker.types import Experience, ExperienceBatch
 
-__all__ = ["Host"]
-
 _logger = logging.getLogger("stoker.distributed")
 
 _BATCH_STEPS, _LINK_STEPS = 256, 32

@@ -32,8 +32,6 @@ try:
 except ImportError as _error:
     raise MissingDependency("ray", "ray") from _error
 
-__all__ = ["DetachedLearner", "LearnerActor"]
-
 _ray: Any = ray
 _utils: Any = ray_utils
 _LINGER_S = 20.0

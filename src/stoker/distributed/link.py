@@ -16,8 +16,6 @@ from stoker.actors.worker import Assignment
 from stoker.distributed.parcels import Opening
 from stoker.threads import backend_here
 
-__all__ = ["LinkOwner", "RayLink"]
-
 
 class LinkOwner(Protocol):
     """The worker that a link belongs to, whichever of its processes plays."""

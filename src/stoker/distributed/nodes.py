@@ -17,8 +17,6 @@ try:
 except ImportError as _error:
     raise MissingDependency("ray", "ray") from _error
 
-__all__ = ["node_answers", "refusal_of", "whereabouts", "words_of"]
-
 _ray: Any = ray
 """Untyped: what is used of Ray has no types."""
 

@@ -11,8 +11,6 @@ import msgspec
 from stoker.actors.worker import Assignment
 from stoker.distributed.versions import Versions
 
-__all__ = ["Batch", "Delivery", "Ended", "Hello", "Opening"]
-
 
 class _Parcel(msgspec.Struct, frozen=True, array_like=True):
     """Something sent as an array of its fields."""

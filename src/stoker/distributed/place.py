@@ -28,8 +28,6 @@ from stoker.plain import finite_float
 from stoker.session.workers import WorkerStatus
 from stoker.types import ActorId
 
-__all__ = ["RayPlace"]
-
 _DELAY_S = 0.1
 """The longest time between two messages of an actor that plays ahead; the end of an episode is sent at once.
 Messages of few steps cost the training more than they are worth to it, and the way there and back is long: so

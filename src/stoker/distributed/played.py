@@ -16,8 +16,6 @@ from pathlib import Path
 from stoker.errors import WriteFailed
 from stoker.writer.files import remove_all
 
-__all__ = ["PlayedSteps", "read_total"]
-
 _PREFIX = "stoker-played-"
 _KEPT_S = 24 * 3600.0
 """Files that were not written to for so long are left from trainings that were killed."""

@@ -26,8 +26,6 @@ from stoker.distributed.versions import Versions, difference
 from stoker.distributed.workers import Incarnation, RayWorker
 from stoker.errors import ConfigError
 
-__all__ = ["Pump"]
-
 _logger = logging.getLogger("stoker.distributed")
 
 _POLL_S = 1.0

@@ -14,8 +14,6 @@ from collections.abc import Mapping
 
 from stoker.errors import ConfigError
 
-__all__ = ["accepts", "check_reachable", "host_and_port"]
-
 _DATA, _HEADERS, _SETTINGS = 0, 1, 4
 """Types of frames of HTTP/2; a server first answers with its settings."""
 _END_STREAM, _END_HEADERS = 1, 4

@@ -12,8 +12,6 @@ import signal
 import sys
 import threading
 
-__all__ = ["main"]
-
 
 def main() -> None:
     """Run the module as ``python -m`` does."""

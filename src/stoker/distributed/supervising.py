@@ -25,8 +25,6 @@ from stoker.errors import RunDirectoryError, RunLocked, StokerError
 from stoker.runs import TrainingRun
 from stoker.runs.metadata import now, read_json_if_there, write_json
 
-__all__ = ["LEARNER", "LearnerNews", "LearnerStatus", "Supervisor", "read_status"]
-
 LEARNER = "learner.json"
 """The file of a run that says what its supervisor has seen."""
 

@@ -9,8 +9,6 @@ import msgspec
 
 from stoker import __version__
 
-__all__ = ["Versions", "difference"]
-
 
 class Versions(msgspec.Struct, frozen=True, kw_only=True):
     """The versions that decide whether two processes understand each other's pickles and messages."""

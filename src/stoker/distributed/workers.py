@@ -21,8 +21,6 @@ from stoker.errors import ConfigError
 from stoker.session.workers import WorkerState, WorkerStatus
 from stoker.types import ActorId
 
-__all__ = ["Incarnation", "RayWorker"]
-
 _MOST_BARREN = 5
 """So many processes of a worker in a row may end before a step of any worker has arrived."""
 

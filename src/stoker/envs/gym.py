@@ -21,8 +21,6 @@ from stoker.envs.wrapping import missing_parts
 from stoker.errors import ConfigError
 from stoker.importing import import_named, imported_callable, signature_of, split_name
 
-__all__ = ["ARGUMENT_ERROR", "make_gym", "make_named", "make_native"]
-
 ARGUMENT_ERROR = re.compile(r"unexpected keyword argument|missing \d+ required")
 _MAKE_ARGUMENTS = ("max_episode_steps", "disable_env_checker")
 

@@ -23,8 +23,6 @@ from stoker.errors import ConfigError, InvalidJointStep
 from stoker.plain import as_float, shown
 from stoker.types import EpisodeStatus
 
-__all__ = ["CheckedJointEnv", "JointEnv", "JointStep", "Outcome", "shared_spaces"]
-
 _CONTINUING = EpisodeStatus.CONTINUING
 
 

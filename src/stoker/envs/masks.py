@@ -15,17 +15,6 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError
 from stoker.plain import shown
 
-__all__ = [
-    "MASK",
-    "ActionMaskObservation",
-    "mask_space",
-    "masked",
-    "n_choices",
-    "with_action_mask",
-    "with_any_mask",
-    "without_mask",
-]
-
 MASK = "action_mask"
 """The key of a mask in an info, and in a Dict of observations."""
 

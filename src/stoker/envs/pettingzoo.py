@@ -21,8 +21,6 @@ from stoker.importing import import_named, imported_callable
 from stoker.plain import as_float, shown
 from stoker.types import EpisodeStatus
 
-__all__ = ["AecJoint", "ParallelJoint", "is_joint", "joint_env", "make_pettingzoo"]
-
 
 def make_pettingzoo(name: str, kwargs: Mapping[str, Any]) -> CheckedJointEnv:
     """Make the joint environment that a config names.

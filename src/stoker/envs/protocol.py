@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
-__all__ = ["JOINT", "AsyncEnv", "ResetResult", "StepResult", "Stepping"]
-
 JOINT = "pettingzoo:"
 """What the names of environments begin with that several agents play together."""
 

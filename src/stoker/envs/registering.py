@@ -14,8 +14,6 @@ from typing import NamedTuple
 from stoker.errors import ConfigError
 from stoker.importing import import_named, imported_callable
 
-__all__ = ["Package", "package_of", "register_by", "register_known"]
-
 
 class Package(NamedTuple):
     """A package that registers environments.

@@ -22,22 +22,6 @@ from stoker.envs.protocol import ResetResult, StepResult
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import as_float, shown
 
-__all__ = [
-    "ARRAY_SPACES",
-    "IMMUTABLE",
-    "BatchResults",
-    "PartWrapper",
-    "PassedOn",
-    "Results",
-    "ResultsWrapper",
-    "close_of",
-    "close_unused",
-    "extras_of",
-    "owned",
-    "settled",
-    "then",
-]
-
 ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 """Spaces whose values are arrays or numbers of one shape, and together an array ``[N, *shape]``."""
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["EPISODE_EXTRAS", "Outcome", "Round", "Values", "last_info"]
-
 EPISODE_EXTRAS = "stoker.episode_extras"
 """The key in the last ``info`` of a sub-environment's episode under which its ``episode_extras`` may be, in a
 tuple: Gymnasium merges the mappings and the numbers of sub-environments, with the type of the first."""

@@ -13,8 +13,6 @@ import numpy as np
 from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["actor_words", "episode_seed", "next_seed"]
-
 
 def episode_seed(seed: int, actor_id: ActorId, episode: int, *, stream: str = "actors") -> int:
     """The same seed for the same arguments on every machine and in every process, and else another.

@@ -21,8 +21,6 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from stoker.envs.results import Results, ResultsWrapper, owned, then
 from stoker.errors import ConfigError
 
-__all__ = ["stack_frames"]
-
 
 class _FrameStack(Results):
     """Checks results, and stacks their observations: ``[n, *observation_shape]``, the newest one last.

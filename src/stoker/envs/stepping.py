@@ -27,8 +27,6 @@ from stoker.exits import Contained
 from stoker.plain import shown
 from stoker.threads import DedicatedThread, ThreadCall
 
-__all__ = ["CLOSE_GRACE_S", "PlayedEnv", "SlowSteps", "make_played", "played"]
-
 Ts = TypeVarTuple("Ts")
 
 _log = logging.getLogger(__name__)

@@ -35,9 +35,6 @@ from stoker.envs.rounds import Outcome, Round, Values
 from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["Moves", "SeedOf", "VectorRounds", "autoreset_mode", "in_rounds"]
-
-
 SeedOf = Callable[[int], int | None]
 """The seed of the next episode of a sub-environment, by its index; None: it keeps its generator."""
 

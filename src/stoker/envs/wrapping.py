@@ -14,8 +14,6 @@ from stoker.errors import ConfigError
 from stoker.importing import imported_callable, signature_of, split_name
 from stoker.settings import Settings
 
-__all__ = ["EnvWrapper", "missing_parts", "wrapped"]
-
 _PARTS = ("reset", "step", "observation_space", "action_space")
 
 

@@ -20,8 +20,6 @@ import stoker.journal.codec as codec
 from stoker.journal.codec import Form
 from stoker.types import ActorId, ExperienceBatch
 
-__all__ = ["N_FORMS", "LastBatch", "decode_batch", "encode_batch"]
-
 N_FORMS = 10
 """The forms of a batch; the first of them is its number of rows."""
 

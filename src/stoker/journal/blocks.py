@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from stoker.journal.events import OtherEvent
 from stoker.types import ActorId
 
-__all__ = ["TransitionBlock", "TransitionColumns", "mapped", "mapped_together"]
-
 
 class TransitionColumns(NamedTuple):
     """Values of transitions with a row for each; columns of nested values are dicts and tuples of arrays.

@@ -23,24 +23,6 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError
 from stoker.writer.staging import Place, path_of
 
-__all__ = [
-    "ARRAY",
-    "DEEPEST",
-    "DICT",
-    "LIST",
-    "SCALAR",
-    "TUPLE",
-    "Form",
-    "array_bytes",
-    "array_layout",
-    "decode",
-    "encode",
-    "form",
-    "pack",
-    "restore",
-    "unpack",
-]
-
 Form = None | bool | int | float | str | Ext
 """What a message holds: plain values as they are, all else as an extension value."""
 

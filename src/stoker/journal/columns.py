@@ -20,8 +20,6 @@ from stoker.journal.reading import Journal
 from stoker.journal.segments import SegmentReader
 from stoker.types import ActorId
 
-__all__ = ["count_steps", "read_blocks"]
-
 _MOST_RECORDS, _MOST_BYTES = 16_384, 16 << 20
 """Records that become one block, at most."""
 _TRANSITIONS = (EXPERIENCE, CONTINUING, BATCH)

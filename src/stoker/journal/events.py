@@ -23,31 +23,6 @@ from stoker.lru import LRUDict
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = [
-    "BATCH",
-    "CONTINUING",
-    "EXPERIENCE",
-    "ActorEvent",
-    "DatasetGiven",
-    "EpisodeEnded",
-    "EpisodeStarted",
-    "EventDecoder",
-    "JournalEvent",
-    "Optimized",
-    "OtherEvent",
-    "Recent",
-    "StreamEnded",
-    "StreamEvent",
-    "StreamMoved",
-    "encode_batch",
-    "encode_experience",
-    "encode_header",
-    "encode_other",
-    "is_record",
-    "kind_of",
-    "n_events_in",
-]
-
 _HEADER, EXPERIENCE, CONTINUING, _STARTED, _ENDED, BATCH, _OPTIMIZED, _DATASET = range(8)
 _MOVED, _STREAM_ENDED = range(8, 10)
 _N_SELDOM = 3

@@ -12,8 +12,6 @@ from stoker.agents.protocol import PriorData
 from stoker.journal.events import EventDecoder, JournalEvent, Optimized, encode_header
 from stoker.types import Experience
 
-__all__ = ["VERSION", "OtherFormat", "SegmentHeader", "decoded_header", "encoded_header"]
-
 VERSION = 4
 """Of the format; a reader refuses all others."""
 

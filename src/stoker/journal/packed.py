@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 import stoker.journal.codec as codec
 
-__all__ = ["column_of", "columns_in"]
-
 _FEW = 4
 """Messages of one length are split into at most this many layouts; the rest are read one by one."""
 _NUMBERS = {

@@ -21,8 +21,6 @@ from stoker.journal.header import SegmentHeader
 from stoker.journal.segments import SegmentReader, parse_segment_name
 from stoker.writer import files
 
-__all__ = ["JOURNAL", "Journal", "JournalReport", "Segment"]
-
 T = TypeVar("T")
 
 JOURNAL = "journal"

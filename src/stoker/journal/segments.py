@@ -39,8 +39,6 @@ from stoker.journal.header import OtherFormat, SegmentHeader, decoded_header, en
 from stoker.types import Experience, ExperienceBatch
 from stoker.writer import files
 
-__all__ = ["SegmentEncoder", "SegmentReader", "frame", "parse_segment_name", "segment_name"]
-
 MAGIC = b"\xf5\x4a"
 """No text holds the first byte, and no run of equal bytes both."""
 LONGEST_BYTES = 1 << 30

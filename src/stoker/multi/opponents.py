@@ -26,8 +26,6 @@ from stoker.session import TrainingSession
 from stoker.types import ActMode, ActorId
 from stoker.writer import files, load_checkpoint, publish_checkpoint, stage
 
-__all__ = ["FrozenPolicy", "OpponentPool"]
-
 _logger = logging.getLogger("stoker.multi")
 
 

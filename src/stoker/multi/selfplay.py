@@ -21,8 +21,6 @@ from stoker.session import TrainingSession
 from stoker.stats import EpisodeRecord
 from stoker.types import ActorId, Experience
 
-__all__ = ["SelfPlay", "sides_of"]
-
 
 def sides_of(agents: Sequence[str], side_of: Callable[[str], str] | None = None) -> dict[str, list[str]]:
     """The agents of each side, in the order in which sides appear; without ``side_of`` each agent is one.

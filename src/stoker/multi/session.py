@@ -28,8 +28,6 @@ from stoker.runs import GroupPosition, TrainingGroup
 from stoker.session import SessionConfig, SessionReadings, TrainingSession
 from stoker.settings import settings_from
 
-__all__ = ["GroupReadings", "MultiAgentSession"]
-
 _OWN = {
     "max_steps": "give max_joint_steps",
     "save_interval": "checkpoints are common: give checkpoint_freq",

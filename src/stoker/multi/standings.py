@@ -27,16 +27,6 @@ from stoker.settings import Natural
 if TYPE_CHECKING:  # settings are read without numpy
     import numpy as np
 
-__all__ = [
-    "ELO_K",
-    "FIRST_RATING",
-    "Choice",
-    "Opponent",
-    "Standings",
-    "standings_in",
-    "thinned",
-]
-
 ELO_K: Final = 16.0
 FIRST_RATING: Final = 1000.0
 _RECENT: Final = 50

@@ -18,8 +18,6 @@ from stoker.envs.pettingzoo import joint_env
 from stoker.errors import ConfigError
 from stoker.multi.selfplay import sides_of
 
-__all__ = ["Adversary", "OpponentEnv", "RandomOpponent"]
-
 
 class Adversary(Protocol):
     """Plays the agents that do not learn."""

@@ -13,11 +13,6 @@ import numpy as np
 
 from stoker.errors import ConfigError
 
-__all__ = [
-    "FORMAT", "ActionDescription", "ObservationPart", "PolicyDescription", "action_of", "parts_in",
-    "parts_of",
-]  # fmt: skip
-
 FORMAT = 1
 """The version of policy.json, policy.npz and vectors.npz."""
 

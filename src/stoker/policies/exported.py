@@ -16,8 +16,6 @@ from stoker.policies.description import FORMAT, PolicyDescription
 from stoker.policies.numpy_policy import PolicyBase, read_policy
 from stoker.types import AnyPath
 
-__all__ = ["DESCRIPTION", "FILES", "LoadedPolicy", "load_exported", "load_file", "policy_from_bytes"]
-
 DESCRIPTION = "policy.json"
 FILES = {"numpy": "policy.npz", "onnx": "policy.onnx", "pt2": "policy.pt2"}
 """The file of each format; the first that there is gets loaded."""

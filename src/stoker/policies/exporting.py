@@ -33,8 +33,6 @@ from stoker.policies.of_runs import TrainedPolicy, outputs_of, program_of, train
 from stoker.types import ActMode, AnyPath, Experience
 from stoker.writer import files
 
-__all__ = ["PolicyFormat", "export_policy", "export_trained", "exported_files"]
-
 _logger = logging.getLogger("stoker.policies")
 PolicyFormat: TypeAlias = Literal["onnx", "pt2", "numpy"]
 """See ``export_policy``."""

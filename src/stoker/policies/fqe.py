@@ -28,15 +28,13 @@ from stoker.agents.off_policy import TargetNetwork
 from stoker.agents.packing import PackedAdam, PackedWeights
 from stoker.agents.passes import StackedPasses
 from stoker.data import Dataset
-from stoker.data.episodes import mapped
 from stoker.errors import ConfigError, InvalidExperience, TrainingDiverged
+from stoker.journal.blocks import mapped
 from stoker.policies.exported import LoadedPolicy
 from stoker.protocol import Spaces
 from stoker.replay.layout import from_numpy
 from stoker.stats.intervals import t_quantile
 from stoker.types import EpisodeStatus
-
-__all__ = ["PolicyValue", "fitted_q_evaluation"]
 
 _MEMBERS = 10
 _SETTINGS = OffPolicyConfig(learning_rate=1e-3, batch_size=128, normalize_observations=True, tau=0.02)

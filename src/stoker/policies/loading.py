@@ -8,9 +8,6 @@ from stoker.errors import RunBroken, RunNotFound
 from stoker.policies.exported import DESCRIPTION, FILES, LoadedPolicy, load_exported, load_file
 from stoker.types import AnyPath
 
-__all__ = ["is_exported", "load_policy"]
-
-
 _FORMS = {Path(name).suffix: form for form, name in FILES.items()}
 
 

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["OPERATIONS", "NumpyPolicy", "PolicyBase", "Program", "read_policy"]
-
 _Compute = Callable[..., Mapping[str, Any]]
 
 

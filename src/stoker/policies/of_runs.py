@@ -32,11 +32,6 @@ from stoker.trainer.making import agent_and_spaces_for
 from stoker.types import ActMode, AnyPath
 from stoker.writer import files
 
-__all__ = [
-    "TrainedPolicy", "outputs_of", "policy_in", "policy_of_run", "program_of", "trained_policy",
-    "without_replay",
-]  # fmt: skip
-
 _FEW = 32
 """Up to this many observations, numpy is faster than torch: see ``stoker.agents.networks.NumpyPass``."""
 _WRITE = "write it with `await run.write_config(TrainConfig(...))`"

@@ -16,8 +16,6 @@ try:
 except ImportError as _error:
     raise MissingDependency("onnx", "onnx") from _error
 
-__all__ = ["onnx_model"]
-
 _OPSET = 18
 _IR_VERSION = 9
 """Of the file format: what onnxruntime reads since 1.16, of 2023."""

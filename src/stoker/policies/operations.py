@@ -13,8 +13,6 @@ import torch
 
 from stoker.errors import ConfigError
 
-__all__ = ["HANDLERS", "Recorder"]
-
 
 class Recorder(Protocol):
     """Where handlers put the operations of a program."""

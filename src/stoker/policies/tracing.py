@@ -22,8 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stoker.errors import ConfigError
 from stoker.policies.operations import HANDLERS
 
-__all__ = ["BATCH", "Node", "Program", "traced"]
-
 BATCH = "batch"
 """Stands for the number of observations in a shape; ``"batch*3"`` for three times that."""
 _SIZES = (2, 3)

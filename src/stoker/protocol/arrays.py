@@ -25,8 +25,6 @@ from stoker.protocol.encoding import ARRAY_EXT
 from stoker.protocol.paths import place_of
 from stoker.protocol.problems import ProtocolError
 
-__all__ = ["BoxReader", "WholeReader"]
-
 _SHORT: Final = 256
 """The greatest length of a vector that ``struct`` packs, which is then faster than numpy."""
 

@@ -8,8 +8,6 @@ from stoker.protocol.messages import PROTOCOL
 from stoker.protocol.problems import KINDS, CloseCode
 from stoker.protocol.schemas import schemas_of_messages
 
-__all__ = ["asyncapi"]
-
 _MESSAGES: Final = {
     "hello": ("HelloFrame", "The first message of a client."),
     "welcome": ("WelcomeFrame", "The answer to a hello."),

@@ -14,9 +14,6 @@ import msgspec
 from stoker.plain import shown
 from stoker.protocol.spaces import Spaces, describe_space
 
-__all__ = ["Difference", "difference", "spaces_digest"]
-
-
 _FIRST: Final = ("type", "shape", "n", "nvec", "dtype")
 """A difference of these explains others, so it is reported first."""
 

@@ -19,8 +19,6 @@ from stoker.protocol.messages import PROTOCOL
 from stoker.protocol.openapi import openapi
 from stoker.protocol.schemas import MESSAGES, schemas_of_messages
 
-__all__ = ["DOCUMENTS", "document", "generated"]
-
 
 def _schema() -> dict[str, Any]:
     return {

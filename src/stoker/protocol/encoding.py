@@ -33,17 +33,6 @@ from stoker.protocol.nesting import check_json_depth, check_msgpack_depth
 from stoker.protocol.paths import joined
 from stoker.protocol.problems import ProtocolError
 
-__all__ = [
-    "ARRAY_EXT",
-    "Format",
-    "decode",
-    "decode_hello",
-    "decode_step",
-    "decode_stream",
-    "encode_json",
-    "encode_msgpack",
-]
-
 Format: TypeAlias = Literal["json", "msgpack"]
 
 ARRAY_EXT: Final = 1

@@ -13,8 +13,6 @@ from msgspec import Meta
 from stoker.protocol.messages import ActorAnswer, ActorName, Text, TrainingState
 from stoker.protocol.spaces import Spaces
 
-__all__ = ["Hello", "HelloFrame", "Spec", "SpecLimits", "Welcome", "WelcomeFrame"]
-
 
 class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The first message on a stream.

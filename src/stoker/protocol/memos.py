@@ -22,8 +22,6 @@ from stoker.protocol.messages import LARGEST_REWARD
 from stoker.protocol.nesting import check_msgpack_depth
 from stoker.protocol.problems import ProtocolError
 
-__all__ = ["Memo", "decode_memo", "encode_memo"]
-
 
 class Memo(NamedTuple):
     """What is known of a decision.

@@ -13,30 +13,6 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-__all__ = [
-    "LARGEST_FLOAT",
-    "LARGEST_REWARD",
-    "PROTOCOL",
-    "Ack",
-    "ActorAnswer",
-    "ActorName",
-    "ActorState",
-    "EpisodeAnswer",
-    "EpisodeMessage",
-    "Liveness",
-    "MessageId",
-    "OpenEpisode",
-    "PongFrame",
-    "Readiness",
-    "Record",
-    "Seq",
-    "StepAnswer",
-    "StepMessage",
-    "StreamMessage",
-    "Text",
-    "TrainingState",
-]
-
 PROTOCOL: Final = "stoker.v1"
 """The protocol's name and version, and the subprotocol of a WebSocket."""
 

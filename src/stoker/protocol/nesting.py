@@ -11,8 +11,6 @@ from typing import Final
 
 from stoker.protocol.problems import ProtocolError
 
-__all__ = ["check_json_depth", "check_msgpack_depth"]
-
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"'))
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)

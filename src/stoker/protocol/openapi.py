@@ -7,8 +7,6 @@ from typing import Any, Final
 from stoker.protocol.problems import KINDS, Kind
 from stoker.protocol.schemas import schemas_of_messages
 
-__all__ = ["openapi"]
-
 _PREFIX: Final = "#/components/schemas/"
 _ALWAYS: Final[tuple[Kind, ...]] = ("wrong-origin", "wrong-host", "method-not-allowed", "internal")
 _CLOSED: Final[tuple[Kind, ...]] = ("unauthenticated", "forbidden")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["joined", "place_of"]
-
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z_0-9-]*")
 
 

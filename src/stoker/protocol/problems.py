@@ -18,17 +18,6 @@ from stoker.errors import StokerError
 from stoker.plain import encodable
 from stoker.protocol.messages import ActorAnswer, MessageId
 
-__all__ = [
-    "KINDS",
-    "PROBLEM_TYPE",
-    "CloseCode",
-    "ErrorFrame",
-    "Kind",
-    "Problem",
-    "ProblemKind",
-    "ProtocolError",
-]
-
 PROBLEM_TYPE: Final = "urn:stoker:problem:"
 """What the ``type`` of each problem begins with; its kind follows."""
 

@@ -23,8 +23,6 @@ from stoker.protocol.messages import (
 )
 from stoker.protocol.problems import KINDS, PROBLEM_TYPE, ErrorFrame, Problem
 
-__all__ = ["MESSAGES", "schemas_of_messages"]
-
 MESSAGES: Final[tuple[type[msgspec.Struct], ...]] = (
     StepMessage,
     StepAnswer,

@@ -19,19 +19,6 @@ from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 
-__all__ = [
-    "BoxSpace",
-    "DictSpace",
-    "DiscreteSpace",
-    "MultiBinarySpace",
-    "MultiDiscreteSpace",
-    "Space",
-    "Spaces",
-    "TupleSpace",
-    "describe_space",
-    "space_from",
-]
-
 _LARGEST: Final = 2**53 - 1
 _MOST_ITEMS: Final = 1 << 24
 _ARRAY_DTYPES = Literal[

@@ -22,8 +22,6 @@ from stoker.protocol.arrays import BoxReader, WholeReader
 from stoker.protocol.paths import joined, place_of
 from stoker.protocol.problems import ProtocolError
 
-__all__ = ["SpaceCodec"]
-
 _MASK: Final = "action_mask"
 
 Reader = Callable[[Any, str | int], Any]

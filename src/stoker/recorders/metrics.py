@@ -18,8 +18,6 @@ import numpy as np
 from stoker.errors import ConfigError
 from stoker.recorders.values import Histogram, Image, Value, checked_record
 
-__all__ = ["STATISTICS", "Metrics"]
-
 STATISTICS: Final[dict[str, Callable[..., Any]]] = {"min": np.min, "max": np.max, "median": np.median}
 """What a record can hold of a scalar besides its mean."""
 

@@ -24,8 +24,6 @@ from stoker.errors import ConfigError
 from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, imported
 from stoker.recorders.values import Record, row_value
 
-__all__ = ["MLflowRecorder", "request_timeouts"]
-
 _logger = logging.getLogger("stoker.recorders")
 
 _VALUES_AT_ONCE = 1000  # MLflow's limit of one request, for metrics, params and tags together

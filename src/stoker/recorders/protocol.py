@@ -24,8 +24,6 @@ import msgspec
 from stoker.errors import ConfigError, MissingDependency
 from stoker.recorders.values import Record
 
-__all__ = ["ArtifactRecorder", "BaseRecorder", "Outcome", "Recorder", "RunContext", "flat_params", "imported"]
-
 Outcome = Literal["finished", "failed", "stopped"]
 """How a run ended: as planned, with an error, or early by request."""
 

@@ -18,8 +18,6 @@ from stoker.settings import Count, Positive, Settings
 from stoker.telemetry import StateClock
 from stoker.threads import DedicatedThread
 
-__all__ = ["OnError", "RecorderThread", "RecordingSettings"]
-
 _logger = logging.getLogger("stoker.recorders")
 
 OnError = Literal["warn", "drop", "fail"]

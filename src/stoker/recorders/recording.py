@@ -32,8 +32,6 @@ from stoker.recorders.values import Record, Value, checked_record
 from stoker.telemetry import StateClock
 from stoker.types import AnyPath
 
-__all__ = ["Recording"]
-
 
 class Recording:
     """The recorders of one run, from its beginning to its end; on one event loop.

@@ -16,8 +16,6 @@ from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, importe
 from stoker.recorders.values import Image, Record, Value, finite_values
 from stoker.types import AnyPath
 
-__all__ = ["TensorBoardRecorder"]
-
 _BINS = 64
 
 

@@ -15,8 +15,6 @@ from stoker.errors import ConfigError
 from stoker.recorders.protocol import BaseRecorder
 from stoker.recorders.values import Histogram, Image, Record, Value, finite_values, row_value
 
-__all__ = ["ConsoleRecorder", "JsonlRecorder"]
-
 _logger = logging.getLogger("stoker.recorders")
 
 _INDENT = "    "

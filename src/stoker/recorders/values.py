@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import LARGEST_INT, plain_text, shown
 
-__all__ = ["Array", "Histogram", "Image", "Record", "Value", "checked_record", "finite_values", "row_value"]
-
 Array = NDArray[Any]
 """Numbers in one to three dimensions."""
 

@@ -15,8 +15,6 @@ from stoker.recorders.protocol import BaseRecorder, Outcome, RunContext, importe
 from stoker.recorders.values import Histogram, Image, Record, finite_values, row_value
 from stoker.types import AnyPath
 
-__all__ = ["TrackioRecorder", "WandbRecorder"]
-
 _STEP = "global_step"
 _EXIT_CODE: Mapping[Outcome, int] = {"finished": 0, "failed": 1, "stopped": 255}
 _NOT_IN_ID = re.compile(r"[^\w-]+")

@@ -17,8 +17,6 @@ import torch
 
 from stoker.errors import ConfigError
 
-__all__ = ["Array", "ArraySpec", "RowLayout", "from_numpy"]
-
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 _from_numpy = torch.from_numpy  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

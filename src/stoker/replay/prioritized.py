@@ -24,8 +24,6 @@ from stoker.replay.sum_tree import SumTree
 from stoker.replay.transition import PrioritizedBatch, TransitionSpec
 from stoker.types import AnyPath
 
-__all__ = ["PrioritizedReplay"]
-
 _FIRST_PRIORITY = 1.0  # Alg. 1, line 2
 _MOST = float(np.finfo(np.float32).max)  # a sum of as many as can be held is then finite
 

@@ -21,8 +21,6 @@ from stoker.replay.storage import Storage, allocated_rows
 from stoker.replay.transition import Batch, TransitionSpec
 from stoker.types import AnyPath, Experience
 
-__all__ = ["Ring", "UniformReplay"]
-
 
 class Ring:
     """The newest ``capacity`` transitions; a new one replaces the oldest.

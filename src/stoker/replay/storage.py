@@ -24,8 +24,6 @@ from stoker.replay.layout import Array, RowLayout, from_numpy
 from stoker.replay.transition import Batch, TransitionSpec
 from stoker.types import AnyPath, EpisodeStatus, Experience
 
-__all__ = ["Storage", "allocated_rows"]
-
 _PIECE_BYTES = 1 << 22
 """Rows are staged for a device in pieces of this size, and staged rows up to it are kept between calls."""
 

@@ -20,8 +20,6 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay.layout import Array, ArraySpec, RowLayout
 from stoker.types import Experience
 
-__all__ = ["Batch", "Nest", "PrioritizedBatch", "TransitionSpec", "flatten", "leaves", "unflatten"]
-
 Nest: TypeAlias = "ArraySpec | Mapping[str, Nest] | tuple[Nest, ...]"
 """One value: an array, or a dict or tuple of nests. Its leaves have an order, and names with their path."""
 

@@ -26,8 +26,6 @@ from stoker.runs.configs import LeftOut
 from stoker.runs.smoothing import Numbers
 from stoker.stats.intervals import interquartile_means, t_quantile
 
-__all__ = ["Comparison", "LabeledCurve", "Statistic", "compared"]
-
 LabeledCurve: TypeAlias = tuple[str, NDArray[Any], NDArray[Any]]
 """A label, the x of each point, and its value; NaN is a gap."""
 

@@ -18,8 +18,6 @@ import stoker.runs.layout as layout
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound
 from stoker.writer import files, load_checkpoint, publish_checkpoint
 
-__all__ = ["Bests", "Score", "best_files", "best_names", "best_of"]
-
 _logger = logging.getLogger("stoker.runs")
 Score = tuple[float, int]
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from stoker.runs.smoothing import Numbers
 
-__all__ = ["Buckets", "bucketed"]
-
 _LARGEST = 2.0**62
 
 

@@ -29,8 +29,6 @@ from stoker.runs.metadata import RunMetadata
 from stoker.settings import Count, Natural, Settings
 from stoker.writer import AppendLog, files, load_checkpoint, publish_checkpoint, verify_checkpoint
 
-__all__ = ["Retention", "SavedTraining", "step_of"]
-
 _logger = logging.getLogger("stoker.runs")
 
 

@@ -10,8 +10,6 @@ import msgspec
 
 from stoker.errors import ConfigError
 
-__all__ = ["Difference", "Facts", "Group", "LeftOut", "Scalar", "differences", "flat_settings", "grouped"]
-
 Scalar: TypeAlias = bool | int | float | str | None
 VERSION = "version"
 

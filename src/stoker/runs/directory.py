@@ -15,8 +15,6 @@ from stoker.runs.locking import RunLock, holder_of
 from stoker.runs.metadata import RunMetadata, read_metadata
 from stoker.writer import files
 
-__all__ = ["RunDirectory"]
-
 _RUNNING = "with another session on this very run object"
 _GIVEN_UP = "in which a session was abandoned while one of its threads may still write"
 _never_released: list[RunLock | None] = []  # a lock that is collected would be released

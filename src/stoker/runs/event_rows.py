@@ -29,8 +29,6 @@ from stoker.runs.events import (
 )
 from stoker.runs.metadata import now
 
-__all__ = ["EVENTS", "KINDS", "Detail", "EventRow", "Level", "kind_of"]
-
 EVENTS: Final = "events.jsonl"
 """The file of a run's events."""
 

@@ -14,27 +14,6 @@ import msgspec
 from stoker.telemetry.reading import NodeReading
 from stoker.types import ActorId
 
-__all__ = [
-    "ActorFellSilent",
-    "ActorGivenUp",
-    "ActorRestarted",
-    "AttemptBegan",
-    "AttemptEnded",
-    "BestChanged",
-    "CheckpointWritten",
-    "DiskFilled",
-    "Ending",
-    "EvaluationFinished",
-    "EventsSuppressed",
-    "Forked",
-    "InputsRefused",
-    "Logged",
-    "PartStalled",
-    "Resumed",
-    "RunEvent",
-    "WorkersChanged",
-]
-
 Ending = Literal["finished", "stopped", "failed", "killed"]
 """How an attempt ended: at its limits, early but in good order, with an error, or without a recorded end."""
 

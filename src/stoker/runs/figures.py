@@ -15,18 +15,6 @@ from stoker.errors import ConfigError, MissingDependency, StokerError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "FAINT",
-    "Look",
-    "caption",
-    "checked_target",
-    "legend",
-    "looks",
-    "new_figure",
-    "new_panels",
-    "save_figure",
-]
-
 _SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colors, which stay apart for color-blind eyes, without the yellow that is faint on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -16,8 +16,6 @@ from stoker.writer import files
 from stoker.writer.reading import PIECE_BYTES, LineReader, Lines, words_for_line
 from stoker.writer.rows import UNREADABLE
 
-__all__ = ["EventList", "FollowedFile"]
-
 _MOST_PROBLEMS = 20
 _LEAST_BYTES = 1 << 16
 _MOST_NEW_BYTES = 1 << 20

@@ -28,8 +28,6 @@ from stoker.runs.run import TrainingRun, new_directory
 from stoker.types import AnyPath
 from stoker.writer import cut_rows, encode_rows, files, load_checkpoint, publish_checkpoint
 
-__all__ = ["fork"]
-
 _logger = logging.getLogger("stoker.runs")
 
 

@@ -12,8 +12,6 @@ from stoker.errors import ConfigError, MissingDependency
 from stoker.plain import shown
 from stoker.runs.rows import Columns, EvalEpisodeRow, MetricsRow, Row, TrainEpisodeRow
 
-__all__ = ["FrameLibrary", "RowKind", "frame_of", "row_type_of"]
-
 RowKind: TypeAlias = Literal["train", "eval", "metrics"]
 FrameLibrary: TypeAlias = Literal["pandas", "polars"]
 

@@ -17,8 +17,6 @@ from stoker.runs.smoothing import Smoothing, smoothed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CurveGroup", "draw_groups"]
-
 _SHORT = 0.02
 """A part of the x axis on which a change of the number of runs is not worth a change of the line."""
 

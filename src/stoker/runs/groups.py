@@ -27,8 +27,6 @@ from stoker.runs.run import TrainingRun, new_directory
 from stoker.settings import Natural
 from stoker.types import AnyPath
 
-__all__ = ["GroupCommit", "GroupPosition", "TrainingGroup"]
-
 _POLICY = re.compile(r"[A-Za-z][\w-]{0,39}")
 _RESERVED = ("checkpoints", "journal")
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["NumberColumn", "ValueColumn"]
-
 _VALUE_BYTES = 150
 """About what one distinct value of a column takes, with its place in the dict."""
 

@@ -29,8 +29,6 @@ from stoker.runs.rows import (
 from stoker.runs.tables import Rows, RowTable
 from stoker.writer import files
 
-__all__ = ["Cursor", "RunHistory", "read_table"]
-
 AnyTable = RowTable[Any]
 
 

@@ -13,8 +13,6 @@ import msgspec
 from stoker.runs.metadata import now
 from stoker.runs.processes import command_line
 
-__all__ = ["Holder", "boot_id", "opened"]
-
 _COMMAND_LENGTH = 80
 
 opened: dict[int, Holder | None] = {}

@@ -23,30 +23,6 @@ from stoker.errors import ConfigError, RunDirectoryError
 from stoker.types import AnyPath
 from stoker.writer import files
 
-__all__ = [
-    "BEST",
-    "CHECKPOINTS",
-    "CONFIG",
-    "FORKING",
-    "GROUP",
-    "LATEST",
-    "METADATA",
-    "OPPONENTS",
-    "PUBLISHED",
-    "SET_ASIDE",
-    "STANDINGS",
-    "absolute",
-    "checked_name",
-    "checkpoint_name",
-    "is_group",
-    "is_run",
-    "natural_key",
-    "place_of",
-    "runs_below",
-    "safe_name",
-    "steps_of",
-]
-
 METADATA = "metadata.json"
 CONFIG = "config.json"
 

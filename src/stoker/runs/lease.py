@@ -32,8 +32,6 @@ from stoker.runs.holders import Holder, boot_id
 from stoker.writer import files
 from stoker.writer.fencing import fence, unfence
 
-__all__ = ["Lease", "RunLease", "newest_lease"]
-
 _logger = logging.getLogger("stoker.runs")
 
 LEASE_S = 15.0

@@ -25,8 +25,6 @@ from stoker.runs.holders import Holder, boot_id, opened
 from stoker.runs.lease import RunLease, newest_lease
 from stoker.writer import files
 
-__all__ = ["LOCK", "RunLock", "holder_of"]
-
 _logger = logging.getLogger("stoker.runs")
 
 LOCK = ".lock"

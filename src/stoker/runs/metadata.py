@@ -15,8 +15,6 @@ from stoker.runs.layout import METADATA
 from stoker.settings import Natural
 from stoker.writer import files
 
-__all__ = ["Attempt", "RunMetadata", "now", "read_json", "read_json_if_there", "read_metadata", "write_json"]
-
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """The work of one process on a run.

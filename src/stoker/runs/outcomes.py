@@ -8,8 +8,6 @@ from typing import cast
 from stoker.runs.event_rows import EventRow
 from stoker.runs.events import WorkersChanged
 
-__all__ = ["killed_attempts", "workers_by_node"]
-
 
 def killed_attempts(rows: Sequence[EventRow]) -> list[EventRow]:
     """The last rows of the attempts that began and recorded no end, in their order."""

@@ -26,17 +26,6 @@ from stoker.stats.intervals import t_quantile
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "SMOOTHING",
-    "STEPS",
-    "Curves",
-    "Evaluations",
-    "draw_curves",
-    "evaluated",
-    "in_words",
-    "read_curves",
-]
-
 SMOOTHING = Smoothing("mean", 50)
 """How training curves are smoothed, unless another smoothing is asked for."""
 

@@ -7,8 +7,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-__all__ = ["command_line"]
-
 _HIDDEN = "***"
 _NAMED_SO = r"[\w.-]*(?:key|token|secret|passw(?:or)?d|credential|auth)[\w.-]*"
 _SECRET_FLAG = re.compile(rf"--?{_NAMED_SO}", re.IGNORECASE)

@@ -18,24 +18,6 @@ from numpy.typing import NDArray
 from stoker.runs.metadata import Attempt
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = [
-    "MAPPINGS",
-    "ROW_FILES",
-    "AnyRow",
-    "Bound",
-    "Columns",
-    "EvalEpisodeRow",
-    "EvaluationSummary",
-    "MetricsRow",
-    "Row",
-    "TrainEpisodeRow",
-    "bounds_of",
-    "counting",
-    "effective",
-    "evaluations_of",
-    "loss_of",
-]
-
 
 class Bound(NamedTuple):
     """A point in a run's history."""

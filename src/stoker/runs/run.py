@@ -43,8 +43,6 @@ from stoker.writer import RowLog, decode_rows, files
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TrainingRun", "list_runs", "new_directory"]
-
 _logger = logging.getLogger("stoker.runs")
 T = TypeVar("T")
 

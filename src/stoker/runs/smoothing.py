@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from stoker.errors import ConfigError
 
-__all__ = ["Numbers", "Smoother", "Smoothing", "smoothed"]
-
 Numbers: TypeAlias = NDArray[np.float64]
 
 _LARGEST_WINDOW = 1_000_000

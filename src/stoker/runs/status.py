@@ -23,8 +23,6 @@ from stoker.runs.rows import ROW_FILES
 from stoker.runs.run import TrainingRun
 from stoker.writer import files
 
-__all__ = ["ENDLESS_STEPS", "RunStatus", "StatusName", "status_of", "wanted_steps"]
-
 StatusName = Literal["live", "stalled", "done", "stopped", "crashed", "ended", "broken"]
 ENDLESS_STEPS: Final = 10**15
 """The ``total_timesteps`` of a service that trains until it is stopped."""

@@ -24,8 +24,6 @@ from stoker.runs.run import TrainingRun
 from stoker.settings import Count, Natural
 from stoker.writer import files
 
-__all__ = ["SWEEP", "Sweep", "SweepVersion", "read_sweep", "runs_by_seed"]
-
 SWEEP = "sweep.json"
 """The file of a version that a sweep made."""
 

@@ -21,8 +21,6 @@ from stoker.runs.growing import NumberColumn, ValueColumn
 from stoker.runs.rows import MAPPINGS, AnyRow, Columns, MetricsRow, Row
 from stoker.types import ActorId, EpisodeStatus
 
-__all__ = ["RowTable", "Rows"]
-
 Rows: TypeAlias = slice | NDArray[np.intp]
 """Which rows of a table: a part, or their indices, ascending."""
 

@@ -26,8 +26,6 @@ from stoker.runs.rows import ROW_FILES, Row, TrainEpisodeRow, effective, loss_of
 from stoker.runs.run import TrainingRun
 from stoker.writer import RowReader, files, load_checkpoint
 
-__all__ = ["Finding", "verify_run"]
-
 T = TypeVar("T")
 AnyRow = TypeVar("AnyRow", bound=Row | EventRow)
 _LEFTOVERS = {

@@ -10,8 +10,6 @@ from stoker.errors import CheckpointNotFound, ConfigError
 from stoker.runs.run import TrainingRun
 from stoker.writer import files, load_checkpoint
 
-__all__ = ["load_wanted"]
-
 _TRIES = 10
 
 

@@ -7,8 +7,6 @@ from stoker.protocol import ActorAnswer, ActorState, OpenEpisode, ProtocolError
 from stoker.service.planning import Draft, Plan
 from stoker.service.table import Stream
 
-__all__ = ["answer_to", "ended", "invalid", "no_disk", "standing_of", "state_of", "training_done"]
-
 
 def answer_to(draft: Draft) -> ActorAnswer:
     """The answer to the last record of an actor in a message that was taken."""

@@ -30,8 +30,6 @@ from stoker.service.limits import Limits
 from stoker.service.refusals import problem_headers, problem_json
 from stoker.service.websocket import Connection
 
-__all__ = ["make_app", "service_lifespan"]
-
 STREAM = "/v1/stream"
 
 

@@ -9,11 +9,6 @@ from typing import Any, Protocol, TypeAlias
 import anyio
 from anyio.abc import TaskStatus
 
-__all__ = [
-    "ASGIApp", "Background", "Event", "Headers", "Receive", "Scope", "Send", "cancel_when_gone", "path_of",
-    "respond", "running", "with_headers",
-]  # fmt: skip
-
 Scope: TypeAlias = MutableMapping[str, Any]
 Event: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Event]]

@@ -17,8 +17,6 @@ from stoker.listening import host_named, is_loopback
 from stoker.protocol import ProtocolError, StepMessage
 from stoker.service.tokens import ANYBODY, Principal, Scope, Tokens
 
-__all__ = ["Gate", "check_steps", "token_of"]
-
 _SUBPROTOCOL = "token."
 _HOW = "send `Authorization: Bearer TOKEN`"
 

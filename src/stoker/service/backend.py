@@ -10,8 +10,6 @@ from stoker.session import StreamPoint
 from stoker.session.decisions import Decision
 from stoker.types import ActMode, ActorId
 
-__all__ = ["Backend"]
-
 
 class Backend(Protocol):
     """A training that takes events in order, and chooses actions."""

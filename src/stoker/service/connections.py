@@ -9,8 +9,6 @@ import anyio
 
 from stoker.protocol import CloseCode, ProtocolError
 
-__all__ = ["Connections", "OpenConnection"]
-
 _LOOK_S: Final = 5.0
 """Seconds between two looks for silent connections."""
 

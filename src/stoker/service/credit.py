@@ -7,8 +7,6 @@ from collections import Counter
 from stoker.protocol import ProtocolError, Record
 from stoker.service.limits import Limits
 
-__all__ = ["Unanswered"]
-
 
 class Unanswered:
     """The messages of a connection that wait for their answers.

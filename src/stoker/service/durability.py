@@ -17,8 +17,6 @@ import anyio
 from stoker.errors import SessionClosed, SessionError
 from stoker.latch import Latch
 
-__all__ = ["CanBeDurable", "GroupCommit"]
-
 
 class CanBeDurable(Protocol):
     """A stream of records.

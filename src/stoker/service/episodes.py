@@ -12,8 +12,6 @@ from typing import Any
 
 from stoker.protocol import EpisodeMessage, ProtocolError, Record
 
-__all__ = ["episode_error", "episode_records"]
-
 
 def episode_records(message: EpisodeMessage, actor: str) -> list[Record]:
     """The records of an episode, as an actor of this name sends them.

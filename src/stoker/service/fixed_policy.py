@@ -35,8 +35,6 @@ from stoker.threads import DedicatedThread
 from stoker.types import ActMode, ActorId, AnyPath, Experience
 from stoker.writer import files
 
-__all__ = ["FixedPolicy"]
-
 _logger = logging.getLogger("stoker.service")
 
 _Mark = tuple[str, int, int, int]

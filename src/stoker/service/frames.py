@@ -23,8 +23,6 @@ else:
     except ImportError:  # no compiler had been there
         from websockets.utils import apply_mask
 
-__all__ = ["FrameProtocol"]
-
 _TEXT: Final = 0x81
 _BINARY: Final = 0x82
 _MOST_UNREAD: Final = 16

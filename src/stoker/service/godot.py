@@ -29,8 +29,6 @@ from stoker.service.holders import Holder
 from stoker.service.limits import Limits
 from stoker.service.steps import StepService
 
-__all__ = ["serve_games"]
-
 _logger = logging.getLogger("stoker.service")
 
 T = TypeVar("T")

@@ -14,8 +14,6 @@ from stoker.protocol import ProtocolError, Spaces
 from stoker.protocol.messages import Number
 from stoker.protocol.spaces import BoxSpace, DictSpace, DiscreteSpace, MultiDiscreteSpace, Space
 
-__all__ = ["GameInfo", "GameSpaces", "Observed", "spaces_of"]
-
 _MOST_AGENTS = 512  # two records of each fit into a message
 _MOST_EXTRAS = 64
 _CUT_OFF = "TimeLimit.truncated"

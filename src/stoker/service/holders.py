@@ -13,8 +13,6 @@ from typing import Protocol
 
 from stoker.protocol import ProtocolError
 
-__all__ = ["Held", "Holder", "claim", "refuse_others"]
-
 
 class Held(Protocol):
     """An actor's stream.

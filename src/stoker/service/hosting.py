@@ -27,8 +27,6 @@ from stoker.telemetry.opentelemetry import Spans, spans_here
 from stoker.telemetry.prometheus import Exposition
 from stoker.telemetry.reading import ServiceCounts, TrainingReading
 
-__all__ = ["GymSpaces", "Hosted", "SessionFactory"]
-
 _logger = logging.getLogger("stoker.service")
 
 GymSpaces: TypeAlias = "tuple[gymnasium.Space[Any], gymnasium.Space[Any]]"

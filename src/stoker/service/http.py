@@ -35,8 +35,6 @@ from stoker.service.refusals import problem_headers, problem_json, refusal_of
 from stoker.service.specs import spec_of
 from stoker.service.tokens import Principal
 
-__all__ = ["STEP", "Requests", "refused"]
-
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 STEP = "/v1/step"

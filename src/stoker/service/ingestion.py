@@ -32,8 +32,6 @@ from stoker.service.turns import queue_up
 from stoker.telemetry.reading import ServiceCounts
 from stoker.types import ActMode
 
-__all__ = ["Ingestion"]
-
 T = TypeVar("T")
 
 _AT_ONCE = 1024

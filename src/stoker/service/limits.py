@@ -9,8 +9,6 @@ from msgspec import Meta
 from stoker.lru import MAX_ACTORS
 from stoker.settings import Count, Positive, Settings
 
-__all__ = ["KEPT_EPISODES", "Limits"]
-
 KEPT_EPISODES: Final = 1000
 """How many whole episodes are known by their ids: those that came last."""
 

@@ -18,8 +18,6 @@ from stoker.service.streams import abandoned
 from stoker.service.table import Stream, StreamTable
 from stoker.service.turns import queue_up
 
-__all__ = ["Liveness"]
-
 _TOGETHER = 256
 """How many episodes are abandoned together: others wait for as long as these wait for room."""
 

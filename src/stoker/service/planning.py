@@ -17,8 +17,6 @@ from stoker.service.holders import Holder, refuse_others
 from stoker.service.streams import StreamState, advance, check_repeat, unknown
 from stoker.service.table import Stream
 
-__all__ = ["Draft", "Plan"]
-
 
 class Draft:
     """How one stream moves by a message.

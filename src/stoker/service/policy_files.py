@@ -28,8 +28,6 @@ from stoker.service.asgi import cancel_when_gone
 from stoker.session import TrainingSession
 from stoker.threads import DedicatedThread
 
-__all__ = ["PinnedPolicy", "PolicyFile", "PolicyFiles", "PolicySource", "SessionPolicies", "policy_endpoint"]
-
 
 class PinnedPolicy(NamedTuple):
     """One policy of a source, which does not change.

@@ -11,8 +11,6 @@ from stoker.errors import ActorConflict, InvalidExperience, SessionClosed, Sessi
 from stoker.protocol import ProtocolError
 from stoker.service.asgi import Headers
 
-__all__ = ["problem_headers", "problem_json", "refusal_of"]
-
 _logger = logging.getLogger("stoker.service")
 
 _PROBLEM = (b"content-type", b"application/problem+json")

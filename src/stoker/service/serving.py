@@ -28,8 +28,6 @@ try:
 except ImportError as _error:
     raise MissingDependency(_error.name or "uvicorn", "service") from _error
 
-__all__ = ["Server", "Tls"]
-
 _HEAD_BYTES = 64 << 10
 _SPARE_CONNECTIONS = 256
 """More than there may be WebSockets: for requests over HTTP."""

@@ -14,8 +14,6 @@ try:
 except ImportError as _error:
     raise MissingDependency(_error.name or "websockets", "service") from _error
 
-__all__ = ["WebSocketConnection"]
-
 
 class WebSocketConnection(FrameProtocol):
     """A WebSocket whose client must read."""

@@ -12,8 +12,6 @@ from stoker.protocol import Spec, SpecLimits, spaces_digest
 from stoker.protocol.messages import TrainingState
 from stoker.service.hosting import Hosted
 
-__all__ = ["spec_of"]
-
 
 def spec_of(hosted: Hosted) -> Spec:
     """What a client must know before its first record."""

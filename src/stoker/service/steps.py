@@ -32,8 +32,6 @@ from stoker.service.liveness import Liveness
 from stoker.service.table import EPISODE_PREFIX, Stream, StreamTable, forbidden
 from stoker.telemetry.reading import ServiceCounts
 
-__all__ = ["StepService"]
-
 
 class StepService:
     """Takes the messages of all clients; used on one event loop, by any number of tasks.

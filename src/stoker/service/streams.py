@@ -25,8 +25,6 @@ from stoker.session.decisions import Decision
 from stoker.stats import EpisodeRecord
 from stoker.types import EpisodeStatus, Experience
 
-__all__ = ["NEW", "Answered", "StreamState", "abandoned", "advance", "check_repeat", "restored", "unknown"]
-
 _CONTINUING = EpisodeStatus.CONTINUING
 
 

@@ -19,8 +19,6 @@ import types
 from collections.abc import Coroutine, Generator
 from typing import Any, TypeVar
 
-__all__ = ["after_turns", "begun", "finished"]
-
 T = TypeVar("T")
 
 

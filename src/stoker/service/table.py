@@ -11,8 +11,6 @@ from stoker.service.turns import Turn
 from stoker.session import StreamPoint
 from stoker.types import ActorId
 
-__all__ = ["EPISODE_PREFIX", "Stream", "StreamTable", "forbidden"]
-
 EPISODE_PREFIX = "episode:"
 """What the names of streams begin with that are whole episodes."""
 

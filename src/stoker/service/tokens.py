@@ -26,8 +26,6 @@ from stoker.errors import ConfigError
 from stoker.protocol import ProtocolError
 from stoker.settings import Positive, Settings, read_toml, settings_from
 
-__all__ = ["ANYBODY", "Principal", "Scope", "Tokens"]
-
 _logger = logging.getLogger("stoker.service")
 
 Scope: TypeAlias = Literal["act", "observe", "read", "admin"]

@@ -12,8 +12,6 @@ from typing import Protocol
 
 from stoker.latch import Latch
 
-__all__ = ["Queued", "Turn", "queue_up"]
-
 
 class Queued(Protocol):
     """What messages queue up for.

@@ -46,8 +46,6 @@ from stoker.service.steps import StepService
 from stoker.service.suspending import after_turns, begun, finished
 from stoker.service.tokens import Principal
 
-__all__ = ["Connection"]
-
 _NO_SPAN = contextlib.nullcontext()
 _REASON_BYTES = 123
 """The most that a close frame holds."""

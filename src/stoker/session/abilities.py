@@ -9,8 +9,6 @@ from stoker.agents.protocol import LearningAgent, LearnsSeldom, ObservesBatches
 from stoker.telemetry import Spans
 from stoker.types import Experience, ExperienceBatch
 
-__all__ = ["Abilities"]
-
 
 class Abilities:
     """How a learner hands transitions to an agent, and between which of them.

@@ -15,8 +15,6 @@ from stoker.session.intake import Accepted
 from stoker.session.parts import Parts
 from stoker.types import ExperienceBatch
 
-__all__ = ["accept", "accept_batch"]
-
 
 async def accept(parts: Parts, batch: Sequence[Accepted]) -> None:
     """Put experiences into the queue. Cancelled: some of the first are in, the rest is out.

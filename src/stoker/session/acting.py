@@ -24,8 +24,6 @@ from stoker.telemetry import Buckets, StateClock
 from stoker.threads import DedicatedThread, on_asyncio
 from stoker.types import ActMode, ActorId
 
-__all__ = ["Inference"]
-
 SLOW_PASS_S = 2e-3
 SLOW_PASS_NS = int(SLOW_PASS_S * 1e9)
 """A forward pass that computes longer than this holds the event loop too long."""

@@ -10,8 +10,6 @@ from stoker.errors import InvalidExperience
 from stoker.plain import LARGEST_INT, check_actor_id, shown
 from stoker.types import ActorId
 
-__all__ = ["CheckedIds", "KnownIds", "in_order"]
-
 
 class CheckedIds(NamedTuple):
     """Actor ids that were checked: in the order of rows, and each once."""

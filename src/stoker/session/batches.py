@@ -13,8 +13,6 @@ from stoker.errors import InvalidExperience
 from stoker.plain import shown
 from stoker.types import ActorId, ExperienceBatch
 
-__all__ = ["checked_batch"]
-
 _ARRAY: Any = np.ndarray
 _dot: Any = np.vdot  # warns of nothing, other than ``dot``
 _FLOAT64, _INT64, _BOOL = np.dtype(np.float64), np.dtype(np.int64), np.dtype(np.bool_)

@@ -14,8 +14,6 @@ import msgspec
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, NonNegative, Positive, Settings
 
-__all__ = ["Due", "LearningPeriods", "SessionConfig", "Triggers"]
-
 
 class LearningPeriods(NamedTuple):
     """When an agent learns: all that decides it beside the events themselves.

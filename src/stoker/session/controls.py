@@ -15,8 +15,6 @@ from stoker.session.publishing import PolicySnapshot
 from stoker.session.state import RunCounts
 from stoker.stats import EpisodeRecord, check_record
 
-__all__ = ["Controls"]
-
 _OPTS_AT_ONCE = 256
 
 

@@ -24,18 +24,6 @@ from stoker.types import ActorId, Experience, ExperienceBatch
 
 Ids = tuple[ActorId, ...]
 
-__all__ = [
-    "Decision",
-    "RememberedBatch",
-    "RememberedBatches",
-    "RememberedDecision",
-    "decisions_of",
-    "in_columns",
-    "mismatched",
-    "not_remembered",
-    "remembered_batch",
-]
-
 
 class Decision(msgspec.Struct, frozen=True, eq=False):
     """An action, and what its experience must carry: ``Experience(..., policy_extras, policy_version)``.

@@ -36,8 +36,6 @@ from stoker.session.watching import Watch
 from stoker.telemetry import span_of
 from stoker.threads import CallSoon, DedicatedThread, call_soon_here
 
-__all__ = ["Consumer", "Engine"]
-
 _CANCELLED = "its task was cancelled; close the session before its event loop ends"
 _FINISHING = ("writer", "recorders", "watch")
 """What finishes when another part has died: the writer and the recorders, under the watch."""

@@ -39,8 +39,6 @@ from stoker.runs.processes import command_line
 from stoker.threads import CallSoon, ThreadCall
 from stoker.writer import RowLog, Writer, decode_rows, encode_rows
 
-__all__ = ["EventLimit", "EventLog", "Refusals", "disk_filled", "ending_of"]
-
 _logger = logging.getLogger("stoker.session")
 _MINUTE_S = 60.0
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -18,18 +18,6 @@ from stoker.stats import EpisodeRecord
 from stoker.types import ExperienceBatch
 from stoker.writer import AppendLog, RowLog
 
-__all__ = [
-    "EvalEpisodeEnded",
-    "Event",
-    "MetricsGiven",
-    "OptimizationDone",
-    "OptimizationRequested",
-    "Outbox",
-    "Request",
-    "RequestKind",
-    "n_events_of",
-]
-
 
 class EvalEpisodeEnded(msgspec.Struct, frozen=True):
     """An episode of the policy as of ``total_steps``; None: as of this place among the events."""

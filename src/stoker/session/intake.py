@@ -39,8 +39,6 @@ from stoker.session.publishing import Answer
 from stoker.stats import EpisodeRecord, check_record
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["NO_LIMIT", "Accepted", "Intake"]
-
 NO_LIMIT: Final = sys.maxsize
 """Of steps. Not infinity: comparing an int with a float costs ``observe`` twice as much."""
 

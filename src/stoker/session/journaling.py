@@ -12,8 +12,6 @@ from stoker.session.remaking import origin_of
 from stoker.types import ExperienceBatch
 from stoker.writer import AppendLog
 
-__all__ = ["EventJournal"]
-
 
 class EventJournal:
     """Encodes the events of one attempt into segments of the run's journal.

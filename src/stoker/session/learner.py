@@ -48,8 +48,6 @@ from stoker.telemetry import Spans, StateClock
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import RowLog, StagingArea
 
-__all__ = ["Learner"]
-
 _BRIEF = {Experience, ExperienceBatch, EpisodeStarted, EpisodeEnded, StreamMoved, StreamEnded}
 _MOST_BRIEF = 128
 """Events that the event loop processes by itself, at most: that takes about a millisecond."""

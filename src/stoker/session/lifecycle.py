@@ -30,8 +30,6 @@ from stoker.session.readings import Core, Readings
 from stoker.session.workers import WorkerStatus
 from stoker.types import ActorId
 
-__all__ = ["Lifecycle"]
-
 _logger = logging.getLogger("stoker.session")
 
 

@@ -22,8 +22,6 @@ from stoker.stats import StatsTracker
 from stoker.telemetry import ClockReading, Explanation, TrainingReading, chrome_trace, explained, windows_of
 from stoker.writer import files
 
-__all__ = ["explanation_of", "training_reading", "write_trace_of"]
-
 _MOST_ACTORS = 100
 """Of how many actors the windows are looked at, which takes 10 to 20 us each."""
 

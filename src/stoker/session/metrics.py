@@ -23,8 +23,6 @@ from stoker.stats import EpisodeRecord
 from stoker.telemetry import Clocks
 from stoker.types import ActorId, Experience, ExperienceBatch
 
-__all__ = ["StalenessReport", "TrainingMetrics", "is_own_record"]
-
 _logger = logging.getLogger("stoker.session")
 
 

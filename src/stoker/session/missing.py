@@ -19,8 +19,6 @@ from stoker.session.learner import Learner
 from stoker.session.metrics import is_own_record
 from stoker.writer import decode_rows
 
-__all__ = ["MissingRows"]
-
 
 class MissingRows:
     """Collects the results of a tail that are not on disk yet. Reads the run's rows at once. Blocks.

@@ -22,16 +22,6 @@ from stoker.session.parts import Parts
 from stoker.stats import check_record
 from stoker.types import ActMode, ActorId, Experience
 
-__all__ = [
-    "AdmittedEvents",
-    "accept_events",
-    "admitted_events",
-    "check_decisions",
-    "note_accepted",
-    "offer_events",
-    "reserve_events",
-]
-
 _KINDS = Experience, EpisodeStarted, EpisodeEnded, StreamMoved, StreamEnded
 
 

@@ -44,8 +44,6 @@ from stoker.session.tail import learn_tail
 from stoker.threads import DedicatedThread, on_asyncio
 from stoker.types import ActorId, Experience
 
-__all__ = ["Body", "Host", "ResumePoint", "RunningEpisode", "SessionClaim"]
-
 _logger = logging.getLogger("stoker.session")
 
 T = TypeVar("T")

@@ -19,8 +19,6 @@ import anyio
 from stoker.errors import ConfigError
 from stoker.types import ActorId
 
-__all__ = ["LearnerProgress", "Pacing"]
-
 _logger = logging.getLogger("stoker.session")
 
 

@@ -34,8 +34,6 @@ from stoker.threads import DedicatedThread, call_soon_here
 from stoker.types import ActorId, Experience, ExperienceBatch
 from stoker.writer import Writer
 
-__all__ = ["Evaluations", "Parts", "report_of"]
-
 _KEPT_RECORDS = 1000
 _WAITS_NS = tuple(bound * 1e6 for bound in (0.1, 0.25, 1.0, 2.5, 10.0, 25.0, 100.0, 500.0, 2500.0))
 

@@ -18,8 +18,6 @@ from stoker.errors import ConfigError
 from stoker.telemetry import Spans
 from stoker.types import ActMode, ActorId
 
-__all__ = ["Answer", "PolicyBuffer", "PolicySnapshot"]
-
 Answer = tuple[Sequence[Any], Sequence[Any] | None, int]
 """Actions, their policy extras or None, and the version of the policy that chose them."""
 

@@ -28,8 +28,6 @@ from stoker.stats import EvalReport, StatsTracker, WindowStats
 from stoker.telemetry import Clocks, Explanation, TrainingReading
 from stoker.types import ActorId, AnyPath
 
-__all__ = ["Core", "Readings", "SessionReadings"]
-
 
 class Core:
     """The stage of a session, its learner and, once it was opened, its engine; shared by its readings."""

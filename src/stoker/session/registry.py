@@ -14,8 +14,6 @@ from stoker.journal import EpisodeStarted, StreamEnded, StreamMoved
 from stoker.lru import MAX_ACTORS, LRUDict
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["ActorRegistry", "StreamPoint"]
-
 _ACTOR_OF = attrgetter("actor_id")
 
 

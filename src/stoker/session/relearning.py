@@ -18,8 +18,6 @@ from stoker.session.learner import Learner
 from stoker.session.remaking import agent_with, check_prior, take_over, warn_of_another_origin
 from stoker.types import Experience
 
-__all__ = ["Relearning", "as_in_attempts", "learn_as_in", "periods_of"]
-
 _CHUNK = 1024
 _LONG_S = 0.2
 

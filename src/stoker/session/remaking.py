@@ -26,8 +26,6 @@ from stoker.errors import ConfigError, InvalidAgentState
 from stoker.journal import SegmentHeader
 from stoker.writer import stage
 
-__all__ = ["agent_with", "check_prior", "origin_of", "take_over", "warn_of_another_origin"]
-
 _logger = logging.getLogger("stoker.session")
 
 

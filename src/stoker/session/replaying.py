@@ -24,8 +24,6 @@ from stoker.session.relearning import Relearning, as_in_attempts, periods_of
 from stoker.stats import StatsTracker
 from stoker.writer import load_checkpoint
 
-__all__ = ["Comparison", "Replayed", "replay_run"]
-
 _logger = logging.getLogger("stoker.session")
 
 

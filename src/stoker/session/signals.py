@@ -13,8 +13,6 @@ from stoker.errors import ConfigError, SessionClosed, SessionError, SessionFaile
 from stoker.session.watching import Health, stuck_line
 from stoker.signals import SignalGuard
 
-__all__ = ["NotesSignals", "ReportsHealth", "Stoppable", "stop_on_signals"]
-
 
 class Stoppable(Protocol):
     """A ``TrainingSession``, a ``Trainer``, or anything else that can be stopped."""

@@ -46,8 +46,6 @@ from stoker.stats import StatsTracker
 from stoker.types import Experience
 from stoker.writer import stage
 
-__all__ = ["KeptSteps", "RunCounts", "TrainingState", "weights_of"]
-
 _FORMAT = 4
 _WAY_OUT = "resume with the version of stoker and of the agent that wrote it, or train a new run"
 _CHUNK = 1024

@@ -14,8 +14,6 @@ from stoker.journal import EpisodeStarted, StreamEnded, StreamMoved
 from stoker.session.registry import ActorRegistry, StreamPoint
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["NumberedActors"]
-
 _CONTINUING = EpisodeStatus.CONTINUING
 
 

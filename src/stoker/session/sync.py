@@ -40,8 +40,6 @@ from stoker.stats import EpisodeRecord, StatsTracker
 from stoker.threads import CallSoon, call_soon_here
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["SyncTrainingSession"]
-
 _TRANSITIONS = Experience, ExperienceBatch
 
 T = TypeVar("T")

@@ -28,9 +28,6 @@ from stoker.session.relearning import Relearning
 from stoker.types import ActMode, Experience
 from stoker.writer import stage
 
-__all__ = ["Tail", "learn_tail", "progress_told", "say_progress"]
-
-
 _logger = logging.getLogger("stoker.session")
 _progress_logger = logging.getLogger("stoker.session.resume")
 _SHOWN_EVERY_S = 2.0

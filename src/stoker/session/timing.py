@@ -4,23 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = [
-    "COMPUTING",
-    "DELIVERING",
-    "GATHERING",
-    "HANDOVER",
-    "IDLE",
-    "INFERENCE_STATES",
-    "LEARNER_STATES",
-    "LEARNING",
-    "OBSERVING",
-    "OFFLOADED",
-    "PUBLISHING",
-    "SAVING",
-    "STAGING",
-    "WAITING",
-]
-
 LEARNER_STATES: Final = (
     "waiting", "handover", "delivering", "saving", "observing", "learning", "publishing", "staging",
 )  # fmt: skip

@@ -30,8 +30,6 @@ from stoker.settings import settings_from
 from stoker.stats import StatsTracker
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["TrainingSession"]
-
 _CONTINUING = EpisodeStatus.CONTINUING
 
 

@@ -25,8 +25,6 @@ from stoker.telemetry import NodeReading, Sampler
 from stoker.telemetry.frames import frame_of
 from stoker.types import ActorId
 
-__all__ = ["Health", "SilentActor", "Watch", "health_of", "silent_actors", "stuck_line"]
-
 _logger = logging.getLogger("stoker.session")
 _SHOWN = 100
 _LEAST_S = 1.0

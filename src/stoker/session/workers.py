@@ -12,8 +12,6 @@ import msgspec
 from stoker.telemetry import NodeReading
 from stoker.types import ActorId
 
-__all__ = ["WorkerReports", "WorkerState", "WorkerStatus"]
-
 WorkerState: TypeAlias = Literal["waiting", "starting", "playing", "ended"]
 """Waiting for a place in the cluster, starting there, playing, or ended for good."""
 

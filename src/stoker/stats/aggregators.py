@@ -18,8 +18,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from stoker.errors import ConfigError
 
-__all__ = ["Aggregator", "Last", "Max", "Mean", "Min", "RollingMean", "StatefulAggregator", "Std"]
-
 
 @runtime_checkable
 class Aggregator(Protocol):

@@ -20,17 +20,6 @@ from numpy.typing import NDArray
 
 from stoker.errors import InvalidExperience
 
-__all__ = [
-    "Interval",
-    "Statistic",
-    "bootstrap_interval",
-    "interquartile_mean",
-    "interquartile_means",
-    "mean_interval",
-    "means",
-    "t_quantile",
-]
-
 Samples: TypeAlias = NDArray[np.float64]
 
 Statistic: TypeAlias = Callable[[Samples], Samples]

@@ -15,8 +15,6 @@ from stoker.errors import InvalidExperience
 from stoker.plain import plain_count, plain_number, plain_text
 from stoker.types import EpisodeStatus
 
-__all__ = ["EpisodeRecord", "EvalReport", "Source", "check_record", "extra", "length", "total_reward"]
-
 
 class EpisodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One ended episode, as JSON ``{"total_reward":23.0,"length":23,"status":"Terminated","extras":{}}``.

@@ -21,8 +21,6 @@ from stoker.stats.aggregators import Aggregator, Mean, RollingMean, StatefulAggr
 from stoker.stats.records import EpisodeRecord, Source, length, total_reward
 from stoker.types import ActorId
 
-__all__ = ["StatsTracker", "WindowStats"]
-
 
 class WindowStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Statistics of the last episodes; NaN while there are none.

@@ -18,8 +18,6 @@ import msgspec
 
 from stoker.telemetry.profiles import Profile, profile_between
 
-__all__ = ["ClockReading", "Clocks", "StateClock", "TimeTally", "Timed"]
-
 HISTORY_S = 60.0
 """How long the readings of ``Clocks.note`` are kept."""
 

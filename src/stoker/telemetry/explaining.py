@@ -10,8 +10,6 @@ from stoker.telemetry.findings import Finding, Measured, percent
 from stoker.telemetry.profiles import Profile
 from stoker.telemetry.rules import bottleneck_of, findings_beside
 
-__all__ = ["Explanation", "explained"]
-
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of a training went.

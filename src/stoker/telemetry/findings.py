@@ -16,8 +16,6 @@ import msgspec
 
 from stoker.telemetry.profiles import Profile
 
-__all__ = ["Culprit", "Finding", "Measured", "percent"]
-
 Culprit = Literal[
     "interpreter lock",
     "forward passes",

@@ -7,8 +7,6 @@ import sys
 import threading
 from types import FrameType
 
-__all__ = ["frame_of"]
-
 _looking = threading.Lock()
 """Two that look at once would turn the collector on again under each other."""
 

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter_ns
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Spans", "span_of", "spans_here", "traced"]
-
 _INTERVAL_NS = 20_000_000
 """Of calls that come more often than this, one is traced and the others are counted on its span: a thousand
 spans per second would cost more than the calls, and show no more."""

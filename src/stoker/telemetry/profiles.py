@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["PARTS", "Profile", "clock_of", "profile_between", "profile_of_records"]
-
 PARTS = ("loop", "learner", "inference", "actors", "evaluator", "writer", "checkpoints")
 """The parts that have clocks, beside ``recorder.<name>``: one for each recorder."""
 _RATES = ("time/fps", "time/opt_steps_per_sec")

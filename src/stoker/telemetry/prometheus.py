@@ -21,8 +21,6 @@ from stoker.telemetry.reading import Buckets, NodeReading, ServiceCounts, Traini
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-__all__ = ["Exposition"]
-
 Read: TypeAlias = Callable[[], TrainingReading | None]
 
 _MOST_REASONS, _MOST_ROUTES, _MOST_TRAIN, _MOST_USER, _MOST_NODES = 24, 40, 20, 100, 8

@@ -15,8 +15,6 @@ from typing import Self
 
 import msgspec
 
-__all__ = ["Buckets", "NodeReading", "ServiceCounts", "TrainingReading"]
-
 
 class Buckets(msgspec.Struct):
     """A histogram with fixed bounds. One thread at a time adds; any thread may read.

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 
 from stoker.telemetry.findings import Finding, Measured, percent
 
-__all__ = ["bottleneck_of", "findings_beside"]
-
 Rule = Callable[[Measured], "Finding | None"]
 
 

@@ -29,8 +29,6 @@ from stoker.telemetry.clocks import HISTORY_S, Clocks
 from stoker.telemetry.frames import frame_of
 from stoker.threads import on_asyncio
 
-__all__ = ["LOOP_STATES", "Sampler"]
-
 LOOP_STATES = ("waiting", "running", "starved", "blocked")
 """Waiting for events; running; ready to run, without a processor; in a call that waits, or for the lock."""
 _INTERVAL_S = 0.06

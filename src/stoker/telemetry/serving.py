@@ -18,8 +18,6 @@ from stoker.errors import SessionClosed
 from stoker.exits import Closing
 from stoker.listening import host_named, is_loopback, url_of
 
-__all__ = ["MetricsServer"]
-
 _logger = logging.getLogger("stoker.telemetry")
 
 _PATIENCE_S = 5.0

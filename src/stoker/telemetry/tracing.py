@@ -14,8 +14,6 @@ from typing import Any
 from stoker.telemetry.clocks import ClockReading
 from stoker.telemetry.profiles import Profile
 
-__all__ = ["Window", "chrome_trace", "windows_of"]
-
 Window = tuple[float, Profile]
 """When it began, in seconds of any clock, and what happened in it."""
 

@@ -21,8 +21,6 @@ from stoker.nested import has_tuple
 from stoker.testing.contract import through_file
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["ACTORS", "AgentSuite", "Report", "as_batch", "feed", "greedy", "load_state", "state_of"]
-
 ACTORS: tuple[ActorId, ActorId] = (0, "one")
 _N_OBSERVATIONS = 24
 

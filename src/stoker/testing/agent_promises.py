@@ -49,8 +49,6 @@ from stoker.testing.batch_promises import (
 from stoker.testing.contract import Contract, expect, expect_error, expect_numbers, expect_same, through_file
 from stoker.types import ActMode, Experience
 
-__all__ = ["check_agent"]
-
 check_agent = Contract(AgentSuite)
 """Checks every promise of an agent that a session relies on; ``AgentSuite`` lists the arguments."""
 

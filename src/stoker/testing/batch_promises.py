@@ -18,11 +18,6 @@ from stoker.testing.agent_driving import AgentSuite, as_batch, state_of
 from stoker.testing.contract import expect, expect_same
 from stoker.types import ActMode, ActorId, Experience
 
-__all__ = [
-    "actors_explore_independently", "batches_are_checked", "batches_equal_single_experiences",
-    "steps_to_learn_are_exact",
-]  # fmt: skip
-
 
 def batches_equal_single_experiences(suite: AgentSuite) -> None:
     """With ``ObservesBatches``: observing columns, alone or mixed, equals observing their experiences."""

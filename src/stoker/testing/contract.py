@@ -19,19 +19,6 @@ import numpy as np
 from stoker.nested import difference
 from stoker.plain import shown
 
-__all__ = [
-    "Check",
-    "Contract",
-    "ContractViolation",
-    "expect",
-    "expect_error",
-    "expect_numbers",
-    "expect_same",
-    "run_checks",
-    "through_file",
-    "with_opened",
-]
-
 _Arguments = ParamSpec("_Arguments")
 _Function = TypeVar("_Function", bound=Callable[..., None])
 

@@ -18,8 +18,6 @@ from stoker.envs.results import close_of, extras_of, owned, settled
 from stoker.plain import as_float, shown
 from stoker.testing.contract import Contract, expect, expect_numbers, expect_same, with_opened
 
-__all__ = ["check_env"]
-
 
 class EnvSuite(NamedTuple):
     """What the checks of an environment share.

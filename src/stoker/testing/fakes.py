@@ -22,8 +22,6 @@ from stoker.errors import ConfigError
 from stoker.plain import shown
 from stoker.types import ActMode, ActorId, Experience
 
-__all__ = ["AsyncChainEnv", "ChainEnv", "CrashingEnv", "FakeAgent", "SlowEnv"]
-
 Position = NDArray[np.float32]
 
 

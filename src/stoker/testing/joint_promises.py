@@ -27,8 +27,6 @@ from stoker.testing.env_promises import (
     seeded_resets_repeat,
 )
 
-__all__ = ["check_joint_env"]
-
 
 class JointSuite(NamedTuple):
     """What the checks of a joint environment share.

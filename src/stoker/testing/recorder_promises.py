@@ -20,8 +20,6 @@ from stoker.recorders.protocol import Outcome, Recorder, RunContext
 from stoker.recorders.values import Histogram, Image, Value, checked_record
 from stoker.testing.contract import Contract, expect, expect_same
 
-__all__ = ["check_recorder"]
-
 _CONTEXT = RunContext(name="contract", run_id="contract-1")
 
 Read = Callable[[], Sequence[tuple[int, Mapping[str, float]]]]

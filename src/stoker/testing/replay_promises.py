@@ -18,8 +18,6 @@ from stoker.errors import ConfigError
 from stoker.testing.contract import Contract, expect, expect_error, expect_same, through_file
 from stoker.types import EpisodeStatus, Experience
 
-__all__ = ["check_replay"]
-
 _CAPACITY = 8
 _DRAWS = 80
 """Enough batches to draw every transition: the chance to miss one is negligible."""

@@ -10,8 +10,6 @@ import msgspec
 
 from stoker.errors import ConfigError
 
-__all__ = ["WorkerRange", "check_cluster", "moved", "n_envs_on_cluster", "with_envs", "worker_range"]
-
 _C = TypeVar("_C", bound=msgspec.Struct)
 
 _CLUSTER_SETTINGS = ("cluster", "envs_per_worker", "worker_cpus")

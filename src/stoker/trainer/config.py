@@ -30,16 +30,6 @@ from stoker.trainer.durations import with_rollouts, with_schedule
 from stoker.trainer.evaluation import LONGEST_EPISODE, BestBy
 from stoker.types import PlaceName
 
-__all__ = [
-    "Tracker",
-    "TrainConfig",
-    "Vectorize",
-    "alone_because",
-    "config_from",
-    "name_of",
-    "shared_settings",
-]
-
 Tracker: TypeAlias = Literal["console", "tensorboard", "mlflow", "wandb", "trackio"]
 
 Vectorize: TypeAlias = Literal["auto", "none", "sync", "async", "native"]

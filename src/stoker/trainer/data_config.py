@@ -11,8 +11,6 @@ from stoker.agents.registry import AGENTS, config_type, is_own
 from stoker.errors import ConfigError
 from stoker.runs.layout import absolute
 
-__all__ = ["MEANS_NOTHING_OFFLINE", "absolute_source", "check_data", "check_mix", "refuse_offline"]
-
 MEANS_NOTHING_OFFLINE = (
     "num_envs", "vectorize", "lockstep", "actor_timeout_s", "on_silent_actor", "opt_interval",
     "warmup_period", "max_staleness", "actors", "workers", "cluster",

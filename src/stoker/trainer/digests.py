@@ -11,8 +11,6 @@ import numpy as np
 from stoker.journal.codec import encode
 from stoker.types import Experience, ExperienceBatch
 
-__all__ = ["TransitionDigest"]
-
 _NO_EXTRAS = encode(None, "policy_extras")
 
 

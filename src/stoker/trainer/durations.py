@@ -6,8 +6,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["with_rollouts", "with_schedule"]
-
 _LEAST_ROLLOUT = 2_048
 """The rollout of Schulman et al. (2017), appendix A, who have one environment."""
 

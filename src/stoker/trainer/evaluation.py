@@ -20,19 +20,6 @@ from stoker.types import EpisodeStatus
 if TYPE_CHECKING:
     from stoker.stats.intervals import Interval
 
-__all__ = [
-    "CONFIRMATION",
-    "LONGEST_EPISODE",
-    "NORMALIZED",
-    "SUCCESS",
-    "BestBy",
-    "Evaluation",
-    "EvaluationSettings",
-    "NoImprovement",
-    "StopAtReward",
-    "StopRule",
-]
-
 BestBy: TypeAlias = Literal["mean", "lower_bound"]
 """What makes one evaluation better than another.
 

@@ -35,8 +35,6 @@ from stoker.trainer.evaluation import (
 )
 from stoker.trainer.greedy import GreedyEpisodes
 
-__all__ = ["Evaluator", "evaluate"]
-
 _logger = logging.getLogger("stoker.trainer")
 
 EVALUATOR_STATES = ("idle", "playing", "scoring", "saving")

@@ -15,8 +15,6 @@ from stoker.actors import StepMetrics
 from stoker.errors import SessionError
 from stoker.types import ActorId
 
-__all__ = ["StepGate"]
-
 
 class StepGate:
     """Lets actors do as many steps as were requested, and keeps the outcomes in order. For one event loop.

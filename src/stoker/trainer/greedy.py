@@ -46,8 +46,6 @@ from stoker.stats import EpisodeRecord, check_record
 from stoker.trainer.evaluation import CONFIRMATION, EvaluationSettings
 from stoker.types import ActMode, ActorId, EpisodeStatus, Experience
 
-__all__ = ["GreedyEpisodes"]
-
 _logger = logging.getLogger("stoker.trainer")
 
 

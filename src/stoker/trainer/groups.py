@@ -38,8 +38,6 @@ from stoker.trainer.making import env_for
 from stoker.trainer.training import session_settings
 from stoker.types import ActMode, AnyPath, EpisodeStatus
 
-__all__ = ["GroupConfig", "GroupTraining", "PolicyConfig", "play_together"]
-
 _logger = logging.getLogger(__name__)
 
 

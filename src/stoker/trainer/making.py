@@ -26,18 +26,6 @@ from stoker.trainer.config import TrainConfig
 if TYPE_CHECKING:
     from stoker.recorders import Recorder
 
-__all__ = [
-    "agent_and_spaces_for",
-    "agent_for",
-    "check_has_data",
-    "env_for",
-    "fitting_agent",
-    "plays_jointly",
-    "recorders_for",
-    "set_torch_threads",
-    "spaces_for",
-]
-
 
 def env_for(config: TrainConfig) -> Any:
     """Make one environment as the config describes it, with its own spaces.

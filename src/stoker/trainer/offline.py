@@ -22,8 +22,6 @@ from stoker.trainer.digests import TransitionDigest
 from stoker.trainer.parts import GivenDataset, NamedDataset, Part, parts_of
 from stoker.types import ActorId, ExperienceBatch
 
-__all__ = ["feed", "is_fed"]
-
 _SHOWN_EVERY_S = 2.0
 
 

@@ -14,8 +14,6 @@ from stoker.data import Dataset, Ends, Episode, open_dataset
 from stoker.errors import ConfigError
 from stoker.types import AnyPath, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["GivenDataset", "NamedDataset", "Part", "parts_of"]
-
 _N_STEPS, _N_ROWS, _N_BYTES = 256, 4096, 8 << 20
 """Transitions of a part: of single ones, of columns, and the bytes of these."""
 _COLUMNS = ("observations", "actions", "rewards", "next_observations", "terminated", "truncated")

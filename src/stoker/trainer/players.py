@@ -27,8 +27,6 @@ from stoker.trainer.trainer_config import TrainerConfig
 if TYPE_CHECKING:
     from stoker.distributed import Cluster, RayPlace
 
-__all__ = ["cluster_for", "place_for", "players_on"]
-
 
 @contextlib.asynccontextmanager
 async def cluster_for(config: TrainerConfig) -> AsyncGenerator[None]:

@@ -17,8 +17,6 @@ from stoker.protocol import Spaces
 from stoker.trainer.config import TrainConfig
 from stoker.trainer.making import spaces_for
 
-__all__ = ["count_steps", "fitting_agent_of_data", "has_form_of", "prepared"]
-
 _SHARE = 0.8
 """The most of the free memory that a replay of the data set may take."""
 

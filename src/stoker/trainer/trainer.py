@@ -32,8 +32,6 @@ from stoker.trainer.players import place_for, players_on
 from stoker.trainer.trainer_config import TrainerConfig
 from stoker.trainer.warming import WarmUp
 
-__all__ = ["Progress", "TrainResult", "Trainer", "Watch"]
-
 
 class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a training.

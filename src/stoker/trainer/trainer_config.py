@@ -16,8 +16,6 @@ from stoker.trainer.cluster_config import check_cluster
 from stoker.trainer.evaluation import EvaluationSettings
 from stoker.types import AnyPath, PlaceName
 
-__all__ = ["TrainerConfig"]
-
 
 class TrainerConfig(Settings, frozen=True, kw_only=True):
     """How a ``Trainer`` trains. For a period or a limit, 0 and None both mean never."""

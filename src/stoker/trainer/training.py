@@ -41,8 +41,6 @@ from stoker.trainer.trainer_config import TrainerConfig
 from stoker.trainer.vectorizing import decided, eval_factory_for, vector_factory_for
 from stoker.trainer.views.view import Screen, title_of, view_here
 
-__all__ = ["session_settings", "train", "trainer_config"]
-
 _logger = logging.getLogger(__name__)
 
 

@@ -34,16 +34,6 @@ from stoker.trainer.cluster_config import with_envs, worker_range
 from stoker.trainer.config import TrainConfig, alone_because
 from stoker.trainer.making import env_for, plays_jointly
 
-__all__ = [
-    "LEAST_ENVS",
-    "Choice",
-    "choose",
-    "decided",
-    "eval_factory_for",
-    "vector_env_for",
-    "vector_factory_for",
-]
-
 LEAST_ENVS = 16
 """``"auto"`` leaves fewer environments to an actor each, which keeps their episodes independent."""
 

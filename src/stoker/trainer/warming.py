@@ -22,8 +22,6 @@ from stoker.session.tail import say_progress
 from stoker.trainer.parts import GivenDataset, NamedDataset, Part, parts_of
 from stoker.trainer.preparing import count_steps, has_form_of
 
-__all__ = ["WarmUp", "check_prior_spaces", "check_warm", "warmed_up"]
-
 _SHOWN_EVERY_S = 2.0
 
 

@@ -19,8 +19,6 @@ from typing import IO, Any, cast
 import stoker.writer.files as files
 from stoker.errors import CheckpointCorrupt, CheckpointNotFound, RunBroken
 
-__all__ = ["load_checkpoint", "publish_checkpoint", "verify_checkpoint"]
-
 _CHUNK_BYTES = 1 << 20
 _MARK = b"stoker sha256 "
 _DIGEST_BYTES = 64  # hexadecimal digits

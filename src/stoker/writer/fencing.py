@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["check_fence", "fence", "unfence"]
-
 _checks: dict[Path, Callable[[], None]] = {}  # by absolute directory
 
 

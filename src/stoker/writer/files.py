@@ -26,28 +26,6 @@ from stoker.errors import RunBroken, RunDirectoryError, StokerError, WriteFailed
 from stoker.writer.fencing import check_fence
 from stoker.writer.metering import meter_here
 
-__all__ = [
-    "cut_at",
-    "directories_in",
-    "fdatasync",
-    "files_in",
-    "link_atomically",
-    "make_directory",
-    "move_aside",
-    "open_to_read",
-    "publish_directory",
-    "put_in_place",
-    "read_bytes",
-    "read_tail",
-    "refusals_of",
-    "remove_all",
-    "remove_leftovers",
-    "staged",
-    "stat_of",
-    "sync_directory",
-    "write_atomically",
-]
-
 fdatasync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 """Make a file's data durable; macOS has only ``fsync``."""
 _COPY_BYTES = 1 << 20

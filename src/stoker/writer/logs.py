@@ -25,8 +25,6 @@ from stoker.threads import DedicatedThread, ThreadCall, on_asyncio
 from stoker.writer.fencing import check_fence
 from stoker.writer.metering import Meter, metered
 
-__all__ = ["AppendLog", "DiskThread", "commit"]
-
 _WRITE_BYTES = 1 << 20
 """The size of one write, so that the progress of a large piece can be seen."""
 _PATIENCE_S = 10.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 
-__all__ = ["Meter", "meter_here", "metered"]
-
 
 class Meter:
     """Counts bytes as they reach files; read from any thread."""

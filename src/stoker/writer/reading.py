@@ -14,17 +14,6 @@ import stoker.writer.files as files
 from stoker.errors import RunBroken
 from stoker.writer.rows import CRC_BYTES, DAMAGED, FOREIGN, UNREADABLE, is_foreign, is_whole
 
-__all__ = [
-    "PIECE_BYTES",
-    "LineReader",
-    "Lines",
-    "Place",
-    "RowReader",
-    "cut_rows",
-    "decode_rows",
-    "words_for_line",
-]
-
 Row = TypeVar("Row", bound=msgspec.Struct)
 
 PIECE_BYTES: Final = 4 << 20

@@ -15,8 +15,6 @@ import msgspec
 import stoker.writer.files as files
 from stoker.writer.logs import DiskThread
 
-__all__ = ["Replacer"]
-
 
 class Replacer:
     """Files that always hold the latest value, like a run's metadata; rewritten every ``interval_s``."""

@@ -20,18 +20,6 @@ import stoker.writer.files as files
 from stoker.errors import RunBroken
 from stoker.writer.logs import AppendLog
 
-__all__ = [
-    "CRC_BYTES",
-    "DAMAGED",
-    "FOREIGN",
-    "UNREADABLE",
-    "RowLog",
-    "encode_cooperatively",
-    "encode_rows",
-    "is_foreign",
-    "is_whole",
-]
-
 _logger = logging.getLogger("stoker.writer")
 Row = TypeVar("Row", bound=msgspec.Struct)
 

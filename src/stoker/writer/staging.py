@@ -15,8 +15,6 @@ from stoker.errors import InvalidAgentState
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Place", "StagingArea", "path_of", "stage"]
-
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 

@@ -35,8 +35,6 @@ from stoker.writer.logs import AppendLog, DiskThread, commit
 from stoker.writer.replacing import Replacer
 from stoker.writer.rows import RowLog, encode_cooperatively
 
-__all__ = ["Writer"]
-
 WRITER_STATES = ("idle", "writing", "committing", "finishing")
 """It waits for something to write; writes; writes and syncs; waits for other files and closes logs."""
 JOB_STATES = ("idle", "writing")

@@ -14,8 +14,6 @@ from stoker.agents.advantage_weighted import AdvantageWeightedAgent
 from stoker.agents.awac.config import AWACConfig
 from stoker.agents.twin_critics import Proposal, SeenBatch
 
-__all__ = ["AWAC"]
-
 
 class AWAC(AdvantageWeightedAgent[AWACConfig]):
     """AWAC (Nair et al. 2020): an actor, twin critics with targets, an optimizer each, and a replay.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from stoker.agents.config import TwinCriticConfig
 from stoker.settings import Count, NonNegative
 
-__all__ = ["AWACConfig"]
-
 
 class AWACConfig(TwinCriticConfig, frozen=True, kw_only=True):
     """How an AWAC agent learns."""

@@ -23,8 +23,6 @@ from stoker.agents.passes import StackedPasses
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
 
-__all__ = ["BC"]
-
 
 class BC(OffPolicyAgent[BCConfig, Imitator, BCPolicy]):
     """Behavior cloning: a network, Adam and a replay that holds the data.

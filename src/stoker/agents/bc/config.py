@@ -8,8 +8,6 @@ from stoker.agents.config import OffPolicyConfig
 from stoker.errors import ConfigError
 from stoker.settings import Count, Natural, Positive
 
-__all__ = ["BCConfig"]
-
 _OF_VALUES = ("n_step", "tau", "prioritized", "normalize_rewards", "clip_rewards")
 
 

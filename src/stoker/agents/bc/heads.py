@@ -15,8 +15,6 @@ from stoker.agents.actions import Actions, BoxActions
 from stoker.agents.ppo.distributions import Categorical, MultiCategorical
 from stoker.agents.squashing import ActionScale
 
-__all__ = ["Bounded", "CloningLoss", "Head", "cloning_loss", "head_of"]
-
 
 class CloningLoss(NamedTuple):
     """The loss of a batch.

@@ -9,8 +9,6 @@ from stoker.agents.config import AgentConfig
 from stoker.agents.encoded import EncodedPerceptron
 from stoker.agents.observations import Observations
 
-__all__ = ["Imitator"]
-
 
 class Imitator(EncodedPerceptron):
     """Outputs the parameters that its head makes actions of."""

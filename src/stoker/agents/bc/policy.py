@@ -13,8 +13,6 @@ from stoker.agents.bc.network import Imitator
 from stoker.agents.networks import predict
 from stoker.types import ActMode
 
-__all__ = ["BCPolicy"]
-
 
 class BCPolicy(NetworkPolicy[Imitator]):
     """Takes the likeliest action in EXPLOIT, drawing no random number.

@@ -1,3 +1,1 @@
 """Conservative Q-learning for discrete actions: the agent and its settings. It acts as DQN does."""
-
-__all__: list[str] = []

@@ -21,8 +21,6 @@ from stoker.agents.off_policy import Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
 
-__all__ = ["ConservativeLoss", "DiscreteCQL", "conservative_loss"]
-
 
 class DiscreteCQL(QLearningAgent[DiscreteCQLConfig, QNetwork]):
     """Discrete CQL (Kumar et al. 2020): DQN whose loss has a conservative part, for learning from data.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from stoker.agents.dqn.config import DQNConfig
 from stoker.settings import NonNegative
 
-__all__ = ["DiscreteCQLConfig"]
-
 
 class DiscreteCQLConfig(DQNConfig, frozen=True, kw_only=True):
     """How a discrete CQL agent learns and explores."""

@@ -1,3 +1,1 @@
 """Deep Q-learning: the agent, its acting copy and its settings."""
-
-__all__: list[str] = []

@@ -21,8 +21,6 @@ from stoker.agents.off_policy import Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
 
-__all__ = ["DQN", "TDLoss", "td_loss", "td_targets"]
-
 
 class DQN(QLearningAgent[DQNConfig, QNetwork]):
     """DQN (Mnih et al. 2015): a Q-network, its target network, Adam and a replay.

@@ -22,8 +22,6 @@ from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
 from stoker.types import ActorId
 
-__all__ = ["QLearningAgent"]
-
 ConfigT = TypeVar("ConfigT", bound=DQNConfig)
 NetworkT = TypeVar("NetworkT", bound=ValueNetwork)
 

@@ -8,8 +8,6 @@ from stoker.agents.config import OffPolicyConfig
 from stoker.errors import ConfigError
 from stoker.settings import Count, Fraction, Positive
 
-__all__ = ["DQNConfig"]
-
 
 class DQNConfig(OffPolicyConfig, frozen=True, kw_only=True):
     """How a DQN agent learns and explores."""

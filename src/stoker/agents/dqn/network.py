@@ -19,8 +19,6 @@ from stoker.agents.encoders import Encoder
 from stoker.agents.networks import MLP, ObservationNetwork, as_floats, seeded
 from stoker.agents.observations import Observations
 
-__all__ = ["ConvolutionalQ", "PerceptronQ", "QNetwork", "ValueNetwork", "q_network"]
-
 
 class ValueNetwork(ObservationNetwork, ABC):
     """Base of networks that give one value per action: the dueling head.

@@ -18,8 +18,6 @@ from stoker.agents.dqn.network import QNetwork, ValueNetwork
 from stoker.agents.networks import predict
 from stoker.types import ActMode
 
-__all__ = ["DQNPolicy", "QPolicy", "action_probabilities", "epsilon_greedy", "softmax_actions"]
-
 NetworkT = TypeVar("NetworkT", bound=ValueNetwork)
 
 _FEW = 16

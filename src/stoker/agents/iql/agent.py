@@ -17,8 +17,6 @@ from stoker.agents.passes import StackedPasses
 from stoker.agents.twin_critics import Proposal, SeenBatch
 from stoker.agents.twin_networks import StateValue
 
-__all__ = ["IQL"]
-
 
 class IQL(AdvantageWeightedAgent[IQLConfig]):
     """IQL (Kostrikov et al. 2021): an actor, twin critics with targets, a value network, and a replay.

@@ -9,8 +9,6 @@ from msgspec import Meta
 from stoker.agents.config import TwinCriticConfig
 from stoker.settings import NonNegative, Positive
 
-__all__ = ["IQLConfig"]
-
 
 class IQLConfig(TwinCriticConfig, frozen=True, kw_only=True):
     """How an IQL agent learns. The defaults are those of the paper for locomotion."""

@@ -1,3 +1,1 @@
 """Implicit quantile networks: the agent, its acting copy and its settings."""
-
-__all__: list[str] = []

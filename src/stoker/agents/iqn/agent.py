@@ -22,8 +22,6 @@ from stoker.agents.off_policy import Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
 
-__all__ = ["IQN", "quantile_targets"]
-
 
 class IQN(QLearningAgent[IQNConfig, QuantileNetwork]):
     """IQN (Dabney et al. 2018): a network of quantiles, its target network, Adam and a replay.

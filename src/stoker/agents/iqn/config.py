@@ -6,8 +6,6 @@ from stoker.agents.dqn.config import DQNConfig
 from stoker.errors import ConfigError
 from stoker.settings import Count
 
-__all__ = ["IQNConfig"]
-
 
 class IQNConfig(DQNConfig, frozen=True, kw_only=True):
     """How an IQN agent learns and explores."""

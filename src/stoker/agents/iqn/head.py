@@ -17,8 +17,6 @@ from torch.nn import functional
 
 from stoker.agents.networks import MLP
 
-__all__ = ["HeadPass", "QuantileHead"]
-
 
 class HeadPass(NamedTuple):
     """The tensors of a forward pass for N fractions of each of B rows.

@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ["QuantileLoss", "quantile_huber_loss"]
-
 
 class QuantileLoss(NamedTuple):
     """The loss of a batch.

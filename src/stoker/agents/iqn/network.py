@@ -20,8 +20,6 @@ from stoker.agents.iqn.head import HeadPass, QuantileHead
 from stoker.agents.networks import MLP, as_floats
 from stoker.agents.observations import Observations
 
-__all__ = ["ConvolutionalQuantiles", "PerceptronQuantiles", "QuantileNetwork", "QuantilePass"]
-
 
 class QuantilePass(NamedTuple):
     """A forward pass of N fractions for each of B observations.

@@ -11,8 +11,6 @@ from stoker.agents.dqn.policy import QPolicy
 from stoker.agents.iqn.network import QuantileNetwork
 from stoker.agents.networks import predict
 
-__all__ = ["IQNPolicy"]
-
 
 class IQNPolicy(QPolicy[QuantileNetwork]):
     """Acts by the mean of K quantiles at fixed midpoints, which draws no random number; see ``QPolicy``."""

@@ -1,3 +1,1 @@
 """Proximal policy optimization: the agent, its acting copy and its settings."""
-
-__all__: list[str] = []

@@ -42,8 +42,6 @@ from stoker.plain import shown
 from stoker.processing import RewardScaler
 from stoker.types import ActorId, Experience, ExperienceBatch
 
-__all__ = ["PPO"]
-
 _LOGGED = ("policy_loss", "value_loss", "entropy", "approx_kl")
 """Of the last update's metrics, those that are logged with each episode."""
 

@@ -9,8 +9,6 @@ from msgspec import Meta
 from stoker.agents.config import AgentConfig, Schedule
 from stoker.settings import Count, Fraction, NonNegative, Positive
 
-__all__ = ["PPOConfig"]
-
 
 class PPOConfig(AgentConfig, frozen=True, kw_only=True):
     """How a PPO agent learns."""

@@ -16,8 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["LOG_SQRT_2PI", "Categorical", "DiagGaussian", "Evaluation", "MultiCategorical"]
-
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 

@@ -20,8 +20,6 @@ from stoker.envs.seeding import actor_words
 from stoker.lru import LRUDict
 from stoker.types import ActorId
 
-__all__ = ["ActorNoise", "StateDependentGaussian"]
-
 _LEAST_VARIANCE = 1e-6
 """Added to each variance: features may all be 0, and then there is no noise. As in Stable-Baselines3."""
 

@@ -13,8 +13,6 @@ from stoker.agents.packing import PackedWeights
 from stoker.agents.passes import StackedPasses
 from stoker.agents.ppo.network import Towers
 
-__all__ = ["AutogradPasses", "Passes", "TowerPasses", "passes_of"]
-
 
 class Passes(Protocol):
     """A forward pass of a minibatch, then its backward pass."""

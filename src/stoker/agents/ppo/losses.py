@@ -8,8 +8,6 @@ import torch
 
 from stoker.agents.ppo.config import PPOConfig
 
-__all__ = ["Losses", "Samples", "approximate_kl"]
-
 _TINY = 1e-8
 _MOST_LOG_RATIO = 20.0
 """Beyond it a ratio is clipped anyway. A wrong log-probability from outside would make it infinite."""

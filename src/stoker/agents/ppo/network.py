@@ -17,11 +17,6 @@ from stoker.agents.ppo.distributions import Categorical, DiagGaussian, MultiCate
 from stoker.agents.ppo.exploration import StateDependentGaussian
 from stoker.errors import ConfigError
 
-__all__ = [
-    "BODIES", "ActorCritic", "Distribution", "SharedTrunk", "Towers", "checked_body", "distribution_of",
-    "n_features_of",
-]  # fmt: skip
-
 _POLICY_GAIN = 0.01  # small: at first all actions are about as likely, whatever the observation
 _VALUE_GAIN = 1.0
 

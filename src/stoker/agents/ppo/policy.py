@@ -15,8 +15,6 @@ from stoker.agents.ppo.network import ActorCritic
 from stoker.agents.spaces import AgentSpaces
 from stoker.types import ActMode, ActorId
 
-__all__ = ["ACTION", "LOG_PROB", "VALUE", "VERSION", "PPOPolicy", "StateDependentPolicy"]
-
 LOG_PROB, VALUE, VERSION, ACTION = range(4)
 """The places in the policy extras of an action; the action itself takes the rest."""
 

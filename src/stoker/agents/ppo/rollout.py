@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from stoker.types import ActorId, EpisodeStatus, Experience, ExperienceBatch
 
-__all__ = ["Rollout", "generalized_advantages"]
-
 
 class Rollout:
     """Transitions in arrival order, and their fragments; it grows beyond ``capacity`` where it must."""

@@ -1,3 +1,1 @@
 """Soft actor-critic: the agent, its acting copy and its settings."""
-
-__all__: list[str] = []

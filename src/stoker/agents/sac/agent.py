@@ -20,8 +20,6 @@ from stoker.agents.squashing import SquashedSample, squashed_sample
 from stoker.agents.twin_critics import Proposal, SeenBatch, TwinCriticAgent
 from stoker.types import ActorId
 
-__all__ = ["SAC"]
-
 
 class Temperature(nn.Module):
     """The reward that a nat of entropy is worth, as its logarithm."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from stoker.agents.config import TwinCriticConfig
 from stoker.settings import Finite, Positive
 
-__all__ = ["SACConfig"]
-
 
 class SACConfig(TwinCriticConfig, frozen=True, kw_only=True):
     """How a SAC agent learns and explores."""

@@ -9,8 +9,6 @@ from stoker.agents.squashing import drawn, likeliest
 from stoker.agents.twin_critics import TwinCriticPolicy
 from stoker.types import ActMode
 
-__all__ = ["SACPolicy"]
-
 
 class SACPolicy(TwinCriticPolicy):
     """Draws actions in EXPLORE, and squashes the mean in EXPLOIT. See ``TwinCriticPolicy``."""

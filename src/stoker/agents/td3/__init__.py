@@ -1,3 +1,1 @@
 """Twin delayed deep deterministic policy gradients: the agent, its acting copy and its settings."""
-
-__all__: list[str] = []

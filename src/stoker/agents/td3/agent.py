@@ -15,8 +15,6 @@ from stoker.agents.td3.config import TD3Config
 from stoker.agents.td3.policy import TD3Policy
 from stoker.agents.twin_critics import Proposal, SeenBatch, TwinCriticAgent
 
-__all__ = ["TD3"]
-
 
 class TD3(TwinCriticAgent[TD3Config, TD3Policy]):
     """TD3 (Fujimoto et al. 2018): an actor and twin critics, each with a target network, and a replay.

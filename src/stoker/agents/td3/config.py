@@ -5,8 +5,6 @@ from __future__ import annotations
 from stoker.agents.config import TwinCriticConfig
 from stoker.settings import Count, NonNegative, Positive
 
-__all__ = ["TD3Config"]
-
 
 class TD3Config(TwinCriticConfig, frozen=True, kw_only=True):
     """How a TD3 agent learns and explores. Noise is that of actions scaled to -1..1."""

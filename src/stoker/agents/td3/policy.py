@@ -9,8 +9,6 @@ from stoker.agents.squashing import noisy, squashed
 from stoker.agents.twin_critics import TwinCriticPolicy
 from stoker.types import ActMode
 
-__all__ = ["TD3Policy"]
-
 
 class TD3Policy(TwinCriticPolicy):
     """Adds normal noise in EXPLORE, of the published ``exploration_noise``. See ``TwinCriticPolicy``."""

@@ -1,3 +1,1 @@
 """What the dashboard's API answers: structs made from runs and plain values, apart from HTTP."""
-
-__all__: list[str] = []

@@ -12,8 +12,6 @@ from stoker.dashboard.answers.paging import Page
 from stoker.runs.history import RunHistory
 from stoker.types import ActorId
 
-__all__ = ["ACTOR_SORTS", "ActorLine", "ActorSort", "actors_answer"]
-
 ActorSort: TypeAlias = Literal[
     "actor_id", "n_episodes", "n_steps", "mean_reward", "max_reward", "mean_length", "steps_per_s", "last_at"
 ]

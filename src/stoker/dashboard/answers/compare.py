@@ -15,17 +15,6 @@ from stoker.dashboard.summaries import Summary
 from stoker.runs.averaging import Statistic, compared
 from stoker.runs.configs import Difference, Facts, differences, grouped
 
-__all__ = [
-    "CompareAnswer",
-    "ComparedGroup",
-    "ComparedRun",
-    "DiffAnswer",
-    "LeftOutRun",
-    "compare_answer",
-    "diff_answer",
-]
-
-
 _DIGITS = 9
 
 

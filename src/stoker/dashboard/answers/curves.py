@@ -11,8 +11,6 @@ from stoker.dashboard.queries import no_such
 from stoker.runs.history import RunHistory
 from stoker.runs.tables import RowTable
 
-__all__ = ["AXES", "EVALUATIONS", "Axis", "Curve", "curve_names", "curve_of", "table_of"]
-
 Axis: TypeAlias = Literal["steps", "episodes", "time"]
 """Environment steps; training episodes; seconds since the run began."""
 AXES: Final[tuple[Axis, ...]] = get_args(Axis)

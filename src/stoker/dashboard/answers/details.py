@@ -19,8 +19,6 @@ from stoker.runs.history import RunHistory
 from stoker.runs.outcomes import workers_by_node
 from stoker.telemetry import NodeReading
 
-__all__ = ["AttemptLine", "RunDetails", "RunFile", "SeriesName", "details_answer"]
-
 Group: TypeAlias = Literal["reward", "length", "loss", "exploration", "staleness", "speed", "time", "other"]
 
 _MOST_FILES = 500

@@ -15,8 +15,6 @@ from stoker.runs.history import RunHistory
 from stoker.runs.tables import RowTable
 from stoker.types import ActorId
 
-__all__ = ["SORTS", "Episode", "EpisodeQuery", "episodes_answer", "episodes_found"]
-
 Sort: TypeAlias = Literal["episode", "total_reward", "length", "total_steps", "time"]
 SORTS: Final[tuple[Sort, ...]] = get_args(Sort)
 

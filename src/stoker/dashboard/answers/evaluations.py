@@ -10,8 +10,6 @@ import numpy as np
 from stoker.runs.history import RunHistory
 from stoker.stats.intervals import interquartile_means, t_quantile
 
-__all__ = ["Evaluation", "evaluations_answer"]
-
 
 class Evaluation(msgspec.Struct, frozen=True):
     """One evaluation.

@@ -11,8 +11,6 @@ from stoker.dashboard.answers.paging import Page
 from stoker.runs.event_rows import Detail, EventRow, Level
 from stoker.runs.history import RunHistory
 
-__all__ = ["LEVELS", "Event", "events_answer", "last_words"]
-
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)
 _LAST_WORDS = 5
 

@@ -6,8 +6,6 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-__all__ = ["Page"]
-
 T = TypeVar("T")
 
 

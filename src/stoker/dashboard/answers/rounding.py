@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["short"]
-
 _EXACT = 22
 """Powers of ten up to that one are exact floats."""
 

@@ -17,8 +17,6 @@ from stoker.plain import encodable
 from stoker.runs.bucketing import bucketed
 from stoker.runs.history import RunHistory
 
-__all__ = ["RunList", "RunLister", "spark"]
-
 _ALL_SETTINGS = 500
 """Lists of up to so many runs have all settings; longer ones those in which runs differ."""
 _SPARK_POINTS = 60

@@ -18,8 +18,6 @@ from stoker.runs.bucketing import bucketed
 from stoker.runs.history import RunHistory
 from stoker.runs.smoothing import Smoothing, smoothed
 
-__all__ = ["Series", "SeriesAnswer", "SeriesQuery", "series_answer", "smooth_values"]
-
 _CURSOR = re.compile(r"([0-9a-f]{8})-([0-9a-z.]{1,80})-((?:[0-9]{1,15}\.)*[0-9]{1,15})")
 
 

@@ -14,8 +14,6 @@ from stoker.runs.history import RunHistory
 from stoker.telemetry import explained, profile_of_records
 from stoker.telemetry.profiles import PARTS, clock_of
 
-__all__ = ["Explained", "PartShares", "explanation_of", "shares_answer"]
-
 _PERIOD = "metrics.load/period_s"
 _RECORDS = 50
 """The last records that the verdict is about."""

@@ -1,3 +1,1 @@
 """Views of a training in progress: in a terminal, in a notebook, in plain lines. Free of torch."""
-
-__all__: list[str] = []

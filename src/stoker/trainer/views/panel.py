@@ -17,8 +17,6 @@ from rich.text import Text
 from stoker.trainer.views.readings import Reading
 from stoker.trainer.views.text import chart, duration, number, short, sparkline
 
-__all__ = ["draw"]
-
 _WIDEST = 92
 _CHART_LINES = 7
 _METRICS = 4

@@ -16,8 +16,6 @@ from stoker.session.workers import WorkerStatus
 if TYPE_CHECKING:
     from stoker.trainer.trainer import Progress
 
-__all__ = ["Gauges", "Reading", "workers_line"]
-
 _RATE_S = 10.0
 """Speeds and shares are over this many seconds."""
 _CURVE = 512

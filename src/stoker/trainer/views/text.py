@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["chart", "duration", "number", "short", "sparkline"]
-
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.-=+*%#"
 # The bit of each dot in a braille character, by row and column: Unicode block U+2800.

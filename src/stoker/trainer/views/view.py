@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from stoker.trainer.config import TrainConfig
     from stoker.trainer.trainer import Progress
 
-__all__ = [
-    "LiveView", "NotebookView", "PlainView", "Screen", "ScreenThread", "View", "is_live", "title_of",
-    "view_for", "view_here",
-]  # fmt: skip
-
 ReadingT = TypeVar("ReadingT")
 
 _LINE_S = 5.0

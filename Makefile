@@ -51,7 +51,7 @@ format: $(DEV) ## Rewrite the code in the house format
 
 documents: $(TRAIN) ## Write the documents of the service's API anew from its messages
 	for name in schema openapi asyncapi; do \
-	  $(BIN)/python -m stoker.protocol.documents $$name > $$name.json && mv $$name.json src/stoker/protocol/ || exit 1; \
+	  $(BIN)/python -m docs.documents $$name > $$name.json && mv $$name.json src/stoker/protocol/ || exit 1; \
 	done
 
 mutants: $(TEST) ## Put faults into a copy of the source and see that tests notice each (long)

@@ -10,9 +10,10 @@ from typing import Any, get_args
 import jsonschema
 import msgspec
 import pytest
+from docs.documents.__main__ import generated
 
 from stoker.protocol import ProtocolError, decode_step
-from stoker.protocol.documents import DOCUMENTS, document, generated
+from stoker.protocol.documents import DOCUMENTS, document
 from stoker.protocol.problems import KINDS, Kind
 
 ENDPOINTS = {
@@ -25,7 +26,7 @@ ENDPOINTS = {
     "GET /healthz",
     "GET /readyz",
     "GET /metrics",
-    *(f"GET {address}" for address, _ in DOCUMENTS.values()),
+    *(f"GET {address}" for address in DOCUMENTS.values()),
 }
 STREAM_ONLY = {"bad-hello", "hello-timeout", "spaces-differ", "credit-exceeded", "too-many-connections"}
 

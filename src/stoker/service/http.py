@@ -216,7 +216,7 @@ class Requests:
         async def send(_: Request) -> Response:
             return Response(content, media_type="application/json")
 
-        return self._route(DOCUMENTS[name][0], send)
+        return self._route(DOCUMENTS[name], send)
 
 
 _Answer: TypeAlias = Callable[[Scope, Receive], Awaitable[tuple[Any, Format]]]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from docs.documents.schemas import schemas_of_messages
+
 from stoker.protocol.messages import PROTOCOL
 from stoker.protocol.problems import KINDS, CloseCode
-from stoker.protocol.schemas import schemas_of_messages
 
 _MESSAGES: Final = {
     "hello": ("HelloFrame", "The first message of a client."),

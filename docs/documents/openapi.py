@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from docs.documents.schemas import schemas_of_messages
+
 from stoker.protocol.problems import KINDS, Kind
-from stoker.protocol.schemas import schemas_of_messages
 
 _PREFIX: Final = "#/components/schemas/"
 _ALWAYS: Final[tuple[Kind, ...]] = ("wrong-origin", "wrong-host", "method-not-allowed", "internal")

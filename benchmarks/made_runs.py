@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from stoker.runs.event_rows import EVENTS, EventRow, kind_of
+from stoker.runs.event_rows import EVENTS, EventRow
 from stoker.runs.events import (
     AttemptBegan,
     AttemptEnded,
@@ -176,7 +176,7 @@ class MadeRun:
         """Append an event that happened with the last episode."""
         details = msgspec.structs.asdict(event)
         total_steps, at = self._metadata.total_steps, self._metadata.last_updated
-        row = EventRow(kind=kind_of(event), details=details, total_steps=total_steps, time=at, attempt=1)
+        row = EventRow(kind=event.kind, details=details, total_steps=total_steps, time=at, attempt=1)
         self._append(EVENTS, [row])
 
     def end(self, how: Ending = "finished", **words: Any) -> None:

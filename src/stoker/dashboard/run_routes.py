@@ -34,7 +34,8 @@ from stoker.dashboard.responses import (
 )  # fmt: skip
 from stoker.dashboard.series import SeriesCache
 from stoker.protocol import ProtocolError
-from stoker.runs.event_rows import KINDS, Level
+from stoker.runs.event_rows import KINDS
+from stoker.runs.events import Level
 from stoker.runs.layout import safe_name
 from stoker.types import EpisodeStatus
 

@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from stoker.plain import encodable
-from stoker.runs.events import (
-    ActorFellSilent,
-    ActorGivenUp,
-    ActorRestarted,
-    AttemptBegan,
-    AttemptEnded,
-    BestChanged,
-    CheckpointWritten,
-    DiskFilled,
-    EvaluationFinished,
-    EventsSuppressed,
-    Forked,
-    InputsRefused,
-    Logged,
-    PartStalled,
-    Resumed,
-    RunEvent,
-    WorkersChanged,
-)
+from stoker.runs.events import Level, RunEvent
 from stoker.runs.metadata import now
 
 EVENTS: Final = "events.jsonl"
@@ -34,48 +16,11 @@ EVENTS: Final = "events.jsonl"
 
 Detail = str | int | float | bool | None
 
-Level = Literal["info", "warning", "error"]
-"""How much an event matters."""
-
 _LONGEST_TEXT = 1000
 _LONGEST_TRACEBACK = 4000
 
-KINDS: Final[dict[str, type[RunEvent]]] = {
-    "attempt_began": AttemptBegan,
-    "attempt_ended": AttemptEnded,
-    "resumed": Resumed,
-    "forked": Forked,
-    "checkpoint_written": CheckpointWritten,
-    "best_changed": BestChanged,
-    "evaluation_finished": EvaluationFinished,
-    "stalled": PartStalled,
-    "actor_silent": ActorFellSilent,
-    "actor_restarted": ActorRestarted,
-    "actor_failed": ActorGivenUp,
-    "workers_changed": WorkersChanged,
-    "inputs_refused": InputsRefused,
-    "disk_full": DiskFilled,
-    "logged": Logged,
-    "events_suppressed": EventsSuppressed,
-}
-"""The struct of each kind of event: these are all of them."""
-
-_IMPORTANCE: dict[str, Level] = {
-    "actor_failed": "error",
-    "disk_full": "error",
-    "stalled": "warning",
-    "actor_silent": "warning",
-    "actor_restarted": "warning",
-    "inputs_refused": "warning",
-    "events_suppressed": "warning",
-}
-
-_KIND_OF = {struct: kind for kind, struct in KINDS.items()}
-
-
-def kind_of(event: RunEvent) -> str:
-    """The key of the event in ``KINDS``."""
-    return _KIND_OF[type(event)]
+KINDS: Final[dict[str, type[RunEvent]]] = {event.kind: event for event in RunEvent.__subclasses__()}
+"""The struct of each kind of event."""
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +52,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
         plain = {
             key: _plain(key, value) if isinstance(value, str) else value for key, value in details.items()
         }
-        return cls(kind=kind_of(event), details=plain, total_steps=total_steps, time=now(), attempt=attempt)
+        return cls(kind=event.kind, details=plain, total_steps=total_steps, time=now(), attempt=attempt)
 
     @property
     def event(self) -> RunEvent:
@@ -121,7 +66,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
             return "error" if self.details["how"] in ("failed", "killed") else "info"
         if self.kind == "logged":
             return "error" if self.details["level"] == "error" else "warning"
-        return _IMPORTANCE.get(self.kind, "info")
+        return KINDS[self.kind].importance
 
 
 def _plain(key: str, text: str) -> str:

@@ -7,19 +7,30 @@ struct here and a row in ``events.jsonl``; its fields are the row's ``details``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import msgspec
 
 from stoker.telemetry.reading import NodeReading
 from stoker.types import ActorId
 
+Level = Literal["info", "warning", "error"]
+"""How much an event matters."""
+
 Ending = Literal["finished", "stopped", "failed", "killed"]
 """How an attempt ended: at its limits, early but in good order, with an error, or without a recorded end."""
 
 
 class RunEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something that happened to a run."""
+    """Something that happened to a run.
+
+    Attributes:
+        kind: its name in ``events.jsonl``.
+        importance: how much an event of this kind matters, unless its details say otherwise.
+    """
+
+    kind: ClassVar[str]
+    importance: ClassVar[Level] = "info"
 
     @property
     @abstractmethod
@@ -37,6 +48,7 @@ class AttemptBegan(RunEvent, frozen=True, kw_only=True):
         from_steps: ``total_steps`` at its beginning.
     """
 
+    kind = "attempt_began"
     pid: int
     host: str
     command: str
@@ -67,6 +79,7 @@ class AttemptEnded(RunEvent, frozen=True, kw_only=True):
         exit_code: the one that the process asked for, where it did.
     """
 
+    kind = "attempt_ended"
     how: Ending
     part: str | None = None
     error: str | None = None
@@ -97,6 +110,7 @@ class Resumed(RunEvent, frozen=True, kw_only=True):
         took_s: seconds for both.
     """
 
+    kind = "resumed"
     checkpoint_step: int | None
     tail_steps: int
     tail_events: int
@@ -122,6 +136,7 @@ class Forked(RunEvent, frozen=True, kw_only=True):
         step: the step of the checkpoint that the run began with.
     """
 
+    kind = "forked"
     source: str
     step: int
 
@@ -140,6 +155,7 @@ class CheckpointWritten(RunEvent, frozen=True, kw_only=True):
         took_s: seconds for writing it.
     """
 
+    kind = "checkpoint_written"
     step: int
     n_bytes: int
     took_s: float
@@ -158,6 +174,7 @@ class BestChanged(RunEvent, frozen=True, kw_only=True):
         step: ``total_steps`` of the policy.
     """
 
+    kind = "best_changed"
     value: float
     step: int
 
@@ -177,6 +194,7 @@ class EvaluationFinished(RunEvent, frozen=True, kw_only=True):
         took_s: seconds for playing it.
     """
 
+    kind = "evaluation_finished"
     step: int
     n_episodes: int
     mean: float
@@ -201,6 +219,8 @@ class PartStalled(RunEvent, frozen=True, kw_only=True):
         still_s: seconds without progress.
     """
 
+    kind = "stalled"
+    importance = "warning"
     part: str
     doing: str
     still_s: float
@@ -220,6 +240,8 @@ class ActorFellSilent(RunEvent, frozen=True, kw_only=True):
         still_s: seconds without a word of it.
     """
 
+    kind = "actor_silent"
+    importance = "warning"
     actor_id: ActorId
     doing: str
     still_s: float
@@ -239,6 +261,8 @@ class ActorRestarted(RunEvent, frozen=True, kw_only=True):
         restarts: how often the actor has been restarted in this attempt.
     """
 
+    kind = "actor_restarted"
+    importance = "warning"
     actor_id: ActorId
     error: str
     restarts: int
@@ -258,6 +282,8 @@ class ActorGivenUp(RunEvent, frozen=True, kw_only=True):
         restarts: how often the actor had been restarted in this attempt.
     """
 
+    kind = "actor_failed"
+    importance = "error"
     actor_id: ActorId
     error: str
     restarts: int
@@ -270,6 +296,8 @@ class ActorGivenUp(RunEvent, frozen=True, kw_only=True):
 
 class WorkersChanged(NodeReading, RunEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Workers on one node of a cluster began, ended, wait or were lost. Counts are of the attempt so far."""
+
+    kind = "workers_changed"
 
     @property
     def sentence(self) -> str:
@@ -289,6 +317,8 @@ class InputsRefused(RunEvent, frozen=True, kw_only=True):
         count: how many calls were refused for it.
     """
 
+    kind = "inputs_refused"
+    importance = "warning"
     field: str
     count: int
 
@@ -306,6 +336,8 @@ class DiskFilled(RunEvent, frozen=True, kw_only=True):
         errno: the system's name of the error.
     """
 
+    kind = "disk_full"
+    importance = "error"
     file: str
     errno: str
 
@@ -325,6 +357,7 @@ class Logged(RunEvent, frozen=True, kw_only=True):
         traceback: the end of that of its error, if it came with one.
     """
 
+    kind = "logged"
     level: Literal["warning", "error"]
     source: str
     text: str
@@ -344,6 +377,8 @@ class EventsSuppressed(RunEvent, frozen=True, kw_only=True):
         count: how many have no row.
     """
 
+    kind = "events_suppressed"
+    importance = "warning"
     of: str
     count: int
 

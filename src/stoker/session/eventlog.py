@@ -23,7 +23,7 @@ from stoker.errors import InvalidExperience, RunBroken, StokerError, WriteFailed
 from stoker.notices import Notice, hear, hear_no_more, traceback_of
 from stoker.recorders import Outcome
 from stoker.runs import TrainingRun
-from stoker.runs.event_rows import EventRow, kind_of
+from stoker.runs.event_rows import EventRow
 from stoker.runs.events import (
     AttemptBegan,
     AttemptEnded,
@@ -205,7 +205,7 @@ class EventLog:
         """Record an event that happened now, unless there were too many of its kind within this minute."""
         if self._is_open:
             with self._noting:
-                is_admitted = self._limit.admits(kind_of(event))
+                is_admitted = self._limit.admits(event.kind)
             if is_admitted:
                 self._put(event)
 

@@ -8,7 +8,8 @@ from typing import Any, Final, get_args
 import msgspec
 
 from stoker.dashboard.answers.paging import Page
-from stoker.runs.event_rows import Detail, EventRow, Level
+from stoker.runs.event_rows import Detail, EventRow
+from stoker.runs.events import Level
 from stoker.runs.history import RunHistory
 
 LEVELS: Final[tuple[Level, ...]] = get_args(Level)

@@ -26,18 +26,11 @@ from stoker.distributed.host import Host
 from stoker.distributed.nodes import node_answers
 from stoker.distributed.parcels import Delivery, Hello
 from stoker.distributed.played import read_total
-from stoker.errors import MissingDependency
-
-try:
-    import ray
-    import ray.exceptions as ray_errors
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ImportError as _error:
-    raise MissingDependency("ray", "ray") from _error
+from stoker.importing import required
 
 _logger = logging.getLogger("stoker.distributed")
-_ray: Any = ray
-"""Untyped: what is used of Ray has no types."""
+_ray = required("ray", "ray")
+_strategies = required("ray.util.scheduling_strategies", "ray", "ray")
 
 T = TypeVar("T")
 Answer = Future[Any]
@@ -120,7 +113,7 @@ class RayCalls:
         for actor, answer in zip(actors, answers, strict=True):
             try:
                 totals.append(_ray.get(answer, timeout=0))
-            except ray_errors.RayError:  # it is late, has ended, or has never started
+            except _ray.exceptions.RayError:  # it is late, has ended, or has never started
                 totals.append(None)
             _ray.kill(actor)
         return totals
@@ -145,7 +138,8 @@ class RayCalls:
 
     def _count_by_task(self, hello: Hello, then: Callable[[int | None], None]) -> None:
         task: Any = _ray.remote(read_total).options(
-            num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(hello.node_id, soft=False)
+            num_cpus=0,
+            scheduling_strategy=_strategies.NodeAffinitySchedulingStrategy(hello.node_id, soft=False),
         )
         count = task.remote(hello.played_path)
         self._call(count, partial(self._on_count, partial(then, None), then))

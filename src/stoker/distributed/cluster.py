@@ -15,31 +15,21 @@ import signal
 import socket
 import threading
 from collections.abc import Generator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 
 from stoker.distributed.reaching import accepts, check_reachable, host_and_port
-from stoker.errors import ConfigError, MissingDependency
+from stoker.errors import ConfigError
 from stoker.exits import Closing
+from stoker.importing import required
 
-try:
-    import ray
-    import ray._private.services as ray_services
-    import ray._private.state as ray_state
-    import ray._private.utils as ray_utils
-    import ray._private.worker as ray_worker
-except ImportError as _error:
-    raise MissingDependency("ray", "ray") from _error
-
-_ray: Any = ray
-_services: Any = ray_services
-_state: Any = ray_state
-_utils: Any = ray_utils
-_worker: Any = ray_worker
-_raylet: Any = import_module("ray._raylet")  # compiled, without types
+_ray = required("ray", "ray")
+_services, _state, _utils, _worker = (
+    required(f"ray._private.{name}", "ray", "ray") for name in ("services", "state", "utils", "worker")
+)
+_raylet = required("ray._raylet", "ray", "ray")
 _tokens: Any = getattr(_raylet, "AuthenticationTokenLoader", None)  # older ones have no tokens
 """Untyped, as most of Ray is; the private modules are those that Ray's own commands use."""
 

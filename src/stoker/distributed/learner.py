@@ -22,18 +22,13 @@ import msgspec
 from stoker.distributed.cluster import Cluster
 from stoker.distributed.supervising import LearnerNews, LearnerStatus, Supervisor, read_status
 from stoker.distributed.versions import Versions, difference
-from stoker.errors import ConfigError, MissingDependency, RunBroken, SessionError
+from stoker.errors import ConfigError, RunBroken, SessionError
+from stoker.importing import required
 from stoker.runs import TrainingRun
 from stoker.runs.metadata import now, read_metadata
 
-try:
-    import ray
-    import ray._private.utils as ray_utils
-except ImportError as _error:
-    raise MissingDependency("ray", "ray") from _error
-
-_ray: Any = ray
-_utils: Any = ray_utils
+_ray = required("ray", "ray")
+_utils = required("ray._private.utils", "ray", "ray")
 _LINGER_S = 20.0
 """How long an actor stays after the end of its training, for its followers."""
 _POLL_S = 5.0

@@ -6,19 +6,12 @@ import contextlib
 import functools
 import re
 from pathlib import Path
-from typing import Any
 
 from stoker.distributed.reaching import check_reachable
-from stoker.errors import ConfigError, MissingDependency
+from stoker.errors import ConfigError
+from stoker.importing import required
 
-try:
-    import ray
-    import ray.exceptions as ray_errors
-except ImportError as _error:
-    raise MissingDependency("ray", "ray") from _error
-
-_ray: Any = ray
-"""Untyped: what is used of Ray has no types."""
+_ray = required("ray", "ray")
 
 
 def whereabouts() -> tuple[str, str, str]:
@@ -37,7 +30,7 @@ def node_answers(node_id: str, timeout_s: float) -> bool:
     """
     try:
         check_reachable(*_raylet_of(node_id), timeout_s)
-    except (OSError, ray_errors.RayError):
+    except (OSError, _ray.exceptions.RayError):
         return False
     return True
 
@@ -53,7 +46,7 @@ def _raylet_of(node_id: str) -> tuple[str, int]:
 def refusal_of(error: BaseException) -> ConfigError | None:
     """Why a process could not start, if another one would fail in the same way."""
     text = str(error)
-    if isinstance(error, ray_errors.RuntimeEnvSetupError) or "creation task" in text:
+    if isinstance(error, _ray.exceptions.RuntimeEnvSetupError) or "creation task" in text:
         reason = text.strip().splitlines()[-1]
         node = re.search(r"\bip=([^,)]+)", text)
         where = "the cluster" if node is None else f"node {node[1]}"
@@ -69,13 +62,13 @@ def refusal_of(error: BaseException) -> ConfigError | None:
 def words_of(error: BaseException) -> str:
     """Why a call of a process failed, in a few words."""
     text = str(error)
-    if isinstance(error, ray_errors.OutOfMemoryError) or "memory monitor" in text:
+    if isinstance(error, _ray.exceptions.OutOfMemoryError) or "memory monitor" in text:
         return "its node ran out of memory, and Ray ended its process"
     if re.search(r"node (died|was (dead|marked dead))|[Nn]ode.*(dead|terminated)|NODE_DIED", text):
         return "its node has left the cluster"
     if "connection error code" in text:
         return "its process was killed or has crashed"
-    if isinstance(error, ray_errors.RayActorError):
+    if isinstance(error, _ray.exceptions.RayActorError):
         detail = re.search(r"(?:exit detail|cause): (.*?)(?:\. Some common causes|$)", text, re.DOTALL)
         return f"its process has ended ({' '.join(detail[1].split())})" if detail else "its process has ended"
     return f"its process failed ({type(error).__name__}: {text.strip().splitlines()[-1]})"

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, get_origin
 import msgspec
 
 from stoker.errors import ConfigError, InvalidExperience, MissingDependency, RunBroken
+from stoker.importing import required
 from stoker.policies.description import FORMAT, PolicyDescription
 from stoker.policies.numpy_policy import PolicyBase, read_policy
 from stoker.types import AnyPath
@@ -113,11 +114,7 @@ def _numpy(content: bytes) -> _Loaded:
 
 
 def _onnx(content: bytes) -> _Loaded:
-    try:
-        import onnxruntime as runtime
-    except ImportError as error:
-        raise MissingDependency("onnxruntime", "onnx") from error
-    onnxruntime: Any = runtime
+    onnxruntime = required("onnxruntime", "onnx")
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1  # small networks: threads would wait for each other
     session = onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])

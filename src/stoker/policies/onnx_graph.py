@@ -7,14 +7,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from stoker.errors import MissingDependency
+from stoker.importing import required
 from stoker.policies.tracing import BATCH, Node, Program
 
-try:
-    import onnx
-    from onnx import helper, numpy_helper
-except ImportError as _error:
-    raise MissingDependency("onnx", "onnx") from _error
+onnx = required("onnx", "onnx")
+helper, numpy_helper = onnx.helper, onnx.numpy_helper
 
 _OPSET = 18
 _IR_VERSION = 9
@@ -71,7 +68,7 @@ def onnx_model(
         ir_version=_IR_VERSION,
     )
     helper.set_model_props(model, dict(metadata))
-    onnx.checker.check_model(model, full_check=True)  # pyright: ignore[reportUnknownMemberType]
+    onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
 

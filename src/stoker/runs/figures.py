@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stoker.errors import ConfigError, MissingDependency, StokerError
+from stoker.errors import ConfigError, StokerError
+from stoker.importing import required
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,11 +90,8 @@ def new_panels(title: str, names: Sequence[str], *, x: str, y: str) -> tuple[Fig
 
 def _empty(title: str, height: float) -> Figure:
     """A figure without axes; a notebook displays it, whether or not pyplot is imported."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("matplotlib", "plot") from error
-    figure: Any = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figures = required("matplotlib.figure", "plot", "matplotlib")
+    figure: Any = figures.Figure(figsize=(_WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
     figure._repr_png_ = partial(_png, figure)
     if title:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stoker.errors import ConfigError, MissingDependency
+from stoker.errors import ConfigError
+from stoker.importing import required
 from stoker.plain import shown
 from stoker.runs.rows import Columns, EvalEpisodeRow, MetricsRow, Row, TrainEpisodeRow
 
@@ -42,10 +42,7 @@ def frame_of(columns: Columns, library: FrameLibrary) -> Any:
     """
     if library not in ("pandas", "polars"):
         raise ConfigError(f"library {shown(library)}: give pandas or polars")
-    try:
-        frames: Any = import_module(library)
-    except ImportError as error:
-        raise MissingDependency(library, library) from error
+    frames = required(library, library)
     found = {name: _plain(name, values) for name, values in columns.items()}
     if library == "pandas":
         frame = frames.DataFrame(found)

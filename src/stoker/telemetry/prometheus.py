@@ -14,7 +14,7 @@ from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from stoker.errors import MissingDependency
+from stoker.importing import required
 from stoker.plain import encodable
 from stoker.telemetry.reading import Buckets, NodeReading, ServiceCounts, TrainingReading
 
@@ -99,13 +99,9 @@ class Exposition:
     def __init__(
         self, read: Read | Mapping[str, Read] | None = None, service: ServiceCounts | None = None
     ) -> None:
-        try:
-            from prometheus_client import CollectorRegistry
-            from prometheus_client.exposition import choose_encoder
-        except ImportError as error:
-            raise MissingDependency("prometheus-client", "prometheus") from error
-        self._choose_encoder = choose_encoder
-        self._registry = CollectorRegistry(auto_describe=False)
+        client = required("prometheus_client", "prometheus", "prometheus-client")
+        self._choose_encoder = client.exposition.choose_encoder
+        self._registry = client.CollectorRegistry(auto_describe=False)
         if read is None or callable(read):
             self._registry.register(_Collector(read, service))
         else:

@@ -104,7 +104,7 @@ def rounds(env: VectorEnv, count: int, seed: int | None = None) -> tuple[list[Ro
     all_rounds, mine = [now], [[] for _ in range(env.num_envs)]
     for _ in range(count):
         actions = [action_of(index, len(mine[index])) if index in now.acting else None for index in range(N)]
-        now = vector.step(Moves(actions, lambda index: None))[0]
+        now = vector.step(Moves(actions))[0]
         all_rounds.append(now)
         for done in now.transitions:
             mine[done.actor_id].append(
@@ -194,7 +194,7 @@ def test_observations_are_in_memory_of_their_own(mode: AutoresetMode) -> None:
     seen: list[tuple[Any, Any]] = []
     for number in range(40):
         seen += [(observation, flat(observation)) for observation in now.observations]
-        now = vector.step(Moves([2 + number % 4] * N, lambda index: None))[0]
+        now = vector.step(Moves([2 + number % 4] * N))[0]
         seen += [(done.next_observation, flat(done.next_observation)) for done in now.transitions]
     assert all(flat(observation) == then for observation, then in seen)
 
@@ -234,7 +234,7 @@ def test_an_environment_that_is_vectorised_by_itself() -> None:
     ends = 0
     for _ in range(60):
         before = now
-        now = vector.step(Moves([1] * 4, lambda index: None))[0]
+        now = vector.step(Moves([1] * 4))[0]
         for done in now.transitions:
             assert done.observation is before.observations[done.actor_id]
             is_out = abs(done.next_observation[2]) > 0.2095
@@ -314,7 +314,7 @@ def test_an_end_without_its_last_observation_is_refused(info: dict[str, Any]) ->
     vector = VectorRounds(Scripted({"autoreset_mode": AutoresetMode.SAME_STEP}, info))
     vector.reset()
     with pytest.raises(ConfigError, match="sub-environment 0 without its last observation in info"):
-        vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))
+        vector.step(Moves([np.zeros(2, np.float32)] * 2))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_an_end_without_its_last_observation_is_refused(info: dict[str, Any]) ->
 def test_last_observations_may_be_given_in_several_ways(final: Any) -> None:
     vector = VectorRounds(Scripted({"autoreset_mode": AutoresetMode.SAME_STEP}, {"final_obs": final}))
     vector.reset()
-    now, *_ = vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))
+    now, *_ = vector.step(Moves([np.zeros(2, np.float32)] * 2))
     final[0][:] = 99.0  # it writes the next one into the same memory
     assert [done.next_observation.tolist() for done in now.transitions] == [[7.0], [1.0]]
     assert now.observations[0].tolist() == [1.0]
@@ -355,7 +355,7 @@ def test_a_step_of_the_wrong_form_is_refused(given: Any, message: str) -> None:
     vector.reset()
     env.steps = [given]
     with pytest.raises(ConfigError, match=r"vector environment of 2 \(Scripted\)\.step " + message):
-        vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))
+        vector.step(Moves([np.zeros(2, np.float32)] * 2))
 
 
 def test_a_reset_of_the_wrong_form_is_refused() -> None:
@@ -370,7 +370,7 @@ def test_an_episode_that_ends_in_the_step_that_begins_it_is_refused() -> None:
         Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP})
     )  # it ends the first in each step
     vector.reset()
-    moves = Moves([np.zeros(2, np.float32)] * 2, lambda index: None)
+    moves = Moves([np.zeros(2, np.float32)] * 2)
     vector.step(moves)
     with pytest.raises(
         ConfigError, match="ended an episode of sub-environment 0 in the step that only begins"
@@ -383,10 +383,10 @@ def test_actions_are_put_together_and_an_ignored_one_is_of_the_right_form() -> N
     vector = VectorRounds(env)
     vector.reset()
     first, second = np.array([0.5, 1.0], np.float32), np.array([-0.5, 0.0], np.float32)
-    now, *_ = vector.step(Moves([first, second], lambda index: None))
+    now, *_ = vector.step(Moves([first, second]))
     assert now.acting == [1]
     env.steps = [STILL]
-    vector.step(Moves([None, first], lambda index: None))
+    vector.step(Moves([None, first]))
     assert [given.tolist() for given in env.given] == [[[0.5, 1.0], [-0.5, 0.0]], [[0.5, 1.0], [0.5, 1.0]]]
     assert env.given[0].dtype == np.float32
 
@@ -395,13 +395,13 @@ def test_actions_that_do_not_fit_are_refused() -> None:
     vector = VectorRounds(Scripted({"autoreset_mode": AutoresetMode.NEXT_STEP}))
     vector.reset()
     with pytest.raises(ConfigError, match="do not fit Box"):
-        vector.step(Moves([np.zeros(3), np.zeros(2)], lambda index: None))
+        vector.step(Moves([np.zeros(3), np.zeros(2)]))
 
 
 def test_it_looks_like_one_environment_of_rounds() -> None:
     vector = VectorRounds(sync(AutoresetMode.NEXT_STEP))
     assert isinstance(vector.reset()[0], Round)
-    now, reward, terminated, truncated, info = vector.step(Moves([2, 3, 4], lambda index: None))
+    now, reward, terminated, truncated, info = vector.step(Moves([2, 3, 4]))
     assert isinstance(now.transitions[0], Experience)
     assert reward == sum(done.reward for done in now.transitions)
     assert (terminated, truncated) == (False, False)
@@ -413,7 +413,7 @@ def test_it_looks_like_one_environment_of_rounds() -> None:
 def test_transitions_belong_to_the_actors_that_were_given() -> None:
     vector = VectorRounds(sync(AutoresetMode.SAME_STEP), ["a", 7, "c"])
     vector.reset()
-    now = vector.step(Moves([2, 3, 4], lambda index: None))[0]
+    now = vector.step(Moves([2, 3, 4]))[0]
     assert [done.actor_id for done in now.transitions] == ["a", 7, "c"]
 
 
@@ -430,7 +430,7 @@ def test_columns_are_those_of_each_played_alone_and_never_written_again(mode: Au
     for _ in range(60):
         acted, ids = now.acting, now.actor_ids
         actions = [action_of(index, counts[index]) if index in acted else None for index in range(N)]
-        now = vector.step(Moves(actions, lambda index: None))[0]
+        now = vector.step(Moves(actions))[0]
         actions[:] = [99] * N  # the list is the caller's
         batch = now.outcome.batch()
         assert batch.actor_ids is ids
@@ -463,14 +463,14 @@ def test_what_acts_is_shown_as_one_array(mode: AutoresetMode) -> None:
         assert shown.tolist() == [flat(now.observations[index]) for index in now.acting]
         assert now.actor_ids == tuple(whole[index] for index in now.acting)
         assert (now.actor_ids is whole) == (len(now.acting) == N)
-        now = vector.step(Moves([3] * N, lambda index: None))[0]
+        now = vector.step(Moves([3] * N))[0]
 
 
 @pytest.mark.parametrize("kind", ["dict", "tuple", "text"])
 def test_values_that_are_no_arrays_have_no_columns(kind: str) -> None:
     vector = VectorRounds(sync(AutoresetMode.NEXT_STEP, kind))
     vector.reset()
-    now = vector.step(Moves([3] * N, lambda index: None))[0]
+    now = vector.step(Moves([3] * N))[0]
     assert now.outcome.batch() is None
     assert len(now.transitions) == N
     assert isinstance(now.shown.of(now.acting), list)
@@ -481,7 +481,7 @@ def test_a_last_observation_of_another_shape_is_refused() -> None:
     vector = VectorRounds(Scripted({"autoreset_mode": AutoresetMode.SAME_STEP}, info))
     vector.reset()
     with pytest.raises(ConfigError, match=r"final_obs'\] of sub-environment 0 has shape \(3,\), not \(1,\)"):
-        vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))
+        vector.step(Moves([np.zeros(2, np.float32)] * 2))
 
 
 def test_terminated_wins_over_truncated() -> None:
@@ -490,7 +490,7 @@ def test_terminated_wins_over_truncated() -> None:
     vector.reset()
     both = np.array([True, False])
     env.steps = [(SEEN, ZEROS, both, both, {})]
-    batch = vector.step(Moves([np.zeros(2, np.float32)] * 2, lambda index: None))[0].outcome.batch()
+    batch = vector.step(Moves([np.zeros(2, np.float32)] * 2))[0].outcome.batch()
     assert (batch.terminated.tolist(), batch.truncated.tolist()) == ([True, False], [False, False])
     assert both.tolist() == [True, False], "the environment's own flags stay as they are"
 
@@ -501,7 +501,7 @@ def test_an_action_that_does_not_fit_is_refused_also_where_some_reset(actions: A
     env.single_action_space, env.action_space = spaces.Discrete(2), spaces.MultiDiscrete([2, 2])
     vector = VectorRounds(env)
     vector.reset()
-    now = vector.step(Moves([1, 0], lambda index: None))[0]
+    now = vector.step(Moves([1, 0]))[0]
     assert now.acting == [1]
     with pytest.raises(ConfigError, match=r"do not fit Discrete\(2\)"):
-        vector.step(Moves(actions, lambda index: None))
+        vector.step(Moves(actions))

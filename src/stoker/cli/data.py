@@ -77,7 +77,7 @@ class ExportData(RunCommand, frozen=True, kw_only=True):
 
         if self.min_reward is not None and self.min_reward != self.min_reward:
             raise ConfigError("--min-reward nan: give a number")
-        dataset = await _in_thread(open_journal)
+        dataset = await to_thread.run_sync(open_journal)
         written = await write_watched(dataset, self.out, self.format, "exported", progress=self.progress)
         _say_written(written, str(run.directory), as_json=self.json)
         if not self.json and self.from_step is None and dataset.first_step:
@@ -124,7 +124,7 @@ class ImportData(_DataCommand, frozen=True, kw_only=True):
     async def __call__(self) -> int:
         from stoker.data import open_dataset
 
-        dataset = await _in_thread(lambda: open_dataset(self.source, ends=self.ends))
+        dataset = await to_thread.run_sync(lambda: open_dataset(self.source, ends=self.ends))
         with dataset:
             written = await write_watched(dataset, self.out, self.format, "imported", progress=self.progress)
             _say_written(written, self.source, as_json=self.json)
@@ -139,9 +139,9 @@ class DescribeData(_DataCommand, frozen=True, kw_only=True):
     async def __call__(self) -> int:
         from stoker.data import describe, open_dataset
 
-        dataset = await _in_thread(lambda: open_dataset(self.source, ends=self.ends, check=False))
+        dataset = await to_thread.run_sync(lambda: open_dataset(self.source, ends=self.ends, check=False))
         with dataset, StepBar("read", dataset.info.n_steps, shown=self.progress) as bar:
-            report = await _in_thread(lambda: describe(dataset, watch=bar.show))
+            report = await to_thread.run_sync(lambda: describe(dataset, watch=bar.show))
         if self.json:
             say_json(msgspec.structs.asdict(report))
         else:
@@ -154,10 +154,6 @@ class DescribeData(_DataCommand, frozen=True, kw_only=True):
 def _ids_of(word: str) -> tuple[int | str, ...]:
     """The actor ids that a word may mean: ``3`` is a number or a text."""
     return (int(word), word) if word.isdecimal() else (word,)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await to_thread.run_sync(work)
 
 
 class _Interrupted(BaseException):

@@ -59,7 +59,7 @@ class Plot(Command, frozen=True, kw_only=True):
     async def __call__(self) -> int:
         target, smoothing = checked_target(Path(self.output)), Smoothing.parse(self.smooth)
         is_grouped = self.group_by is not None or self.statistic is not None
-        found = [await (_all_runs(path) if is_grouped else _newest_run(path)) for path in self.runs]
+        found = [await _all_runs(path) if is_grouped else [await open_run(path)] for path in self.runs]
         runs = list({run.directory: run for runs in found for run in runs}.values())  # each once
         if is_grouped:
             figure = await self._groups(runs, smoothing)
@@ -71,7 +71,10 @@ class Plot(Command, frozen=True, kw_only=True):
         return 0
 
     async def _groups(self, runs: list[TrainingRun], smoothing: Smoothing) -> Any:
-        facts = [Facts(_version_of(run), flat_settings(await written_config(run))) for run in runs]
+        facts = [
+            Facts(f"{run.metadata.name}/{run.metadata.version}", flat_settings(await written_config(run)))
+            for run in runs
+        ]
         key = self.group_by or "version"
         groups, absent = grouped(facts, key)
         firsts = {group.label: facts[group.members[0]].settings.get(key) for group in groups}
@@ -92,10 +95,6 @@ class Plot(Command, frozen=True, kw_only=True):
         return figure
 
 
-def _version_of(run: TrainingRun) -> str:
-    return f"{run.metadata.name}/{run.metadata.version}"
-
-
 async def _curves_of(run: TrainingRun) -> Curves | None:
     """What to draw of a run; None: nothing yet, which is logged."""
     try:
@@ -105,10 +104,6 @@ async def _curves_of(run: TrainingRun) -> Curves | None:
     except RunDirectoryError as error:
         _logger.warning("%s", error)
         return None
-
-
-async def _newest_run(path: str) -> list[TrainingRun]:
-    return [await open_run(path)]
 
 
 async def _all_runs(path: str) -> list[TrainingRun]:

@@ -31,7 +31,9 @@ class ForActors:
     def __init__(self) -> None:
         self.config: SessionConfig = SessionConfig()
         self.clocks: Clocks = Clocks()
-        self.pacing: Pacing = Pacing(None, 1, _no_progress, lambda: 0, self.config.actor_timeout_s)
+        self.pacing: Pacing = Pacing(
+            None, 1, lambda: LearnerProgress(0, 0, 0), lambda: 0, self.config.actor_timeout_s
+        )
         self.supervised_actors: set[ActorId] = set()
         self._episodes: dict[ActorId, int] = {}
 
@@ -60,7 +62,3 @@ class ForActors:
     def log_event(self, event: RunEvent) -> None:
         """Log what happened to an actor; the server's run does not hold it."""
         _logger.info("%r", event)
-
-
-def _no_progress() -> LearnerProgress:
-    return LearnerProgress(0, 0, 0)

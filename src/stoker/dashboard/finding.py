@@ -146,13 +146,10 @@ class Finder:
                 if entry.is_dir(follow_symlinks=False):
                     yield path
             elif _is_directory(path):
-                if self._is_inside(path):
+                if _leads_into(path, self.root):
                     yield path
                 else:
                     self._note(path, "is a symbolic link out of the runs directory; it is not followed")
-
-    def _is_inside(self, path: Path) -> bool:
-        return _leads_into(path, self.root)
 
     def _note(self, path: Path, why: str) -> None:
         if len(self.left_out) < _MOST_LEFT_OUT:

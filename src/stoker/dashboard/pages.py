@@ -41,14 +41,9 @@ class PageFile(NamedTuple):
 
 
 class PageFiles:
-    """The files of the page. What a browser asks for is looked up among their names. Blocks.
+    """The files of the page. What a browser asks for is looked up among their names. Blocks."""
 
-    Args:
-        directory: their directory.
-    """
-
-    def __init__(self, directory: Path = PAGE) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
         self._paths: dict[str, Path] = {}
         self._read: dict[str, tuple[tuple[int, int], PageFile]] = {}
 
@@ -74,8 +69,8 @@ class PageFiles:
 
     def _found(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
-        for place, _, names in os.walk(self._directory):
+        for place, _, names in os.walk(PAGE):
             for path in (Path(place) / name for name in names):
                 if path.suffix in _TYPES:
-                    found[path.relative_to(self._directory).as_posix()] = path
+                    found[path.relative_to(PAGE).as_posix()] = path
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -129,14 +129,9 @@ def refused_value(error: ConfigError, name: str) -> ProtocolError:
     return ProtocolError("invalid", str(error), path=name)
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """The names that are most like a wrong one."""
-    return difflib.get_close_matches(name[:_LONGEST], list(known)[:2000], n=most, cutoff=0.4)
-
-
 def no_such(what: str, name: str, known: Collection[str], path: str | None = None) -> ProtocolError:
     """404 for a name that is not there, with the nearest ones, or the first of all."""
-    near = nearest(name, known)
+    near = difflib.get_close_matches(name[:_LONGEST], list(known)[:2000], cutoff=0.4)
     if near:
         way_out = f"the nearest are {', '.join(map(_short, near))}"
     elif known:

@@ -10,7 +10,6 @@ import anyio
 from starlette.responses import Response
 
 from stoker.dashboard.index import Index
-from stoker.dashboard.reading import Reading
 from stoker.dashboard.viewers import Viewer
 from stoker.protocol import ProtocolError
 from stoker.service.asgi import Receive, Scope, Send, cancel_when_gone, respond
@@ -89,7 +88,7 @@ class EventStream(Response):
 
     async def _run(self, run_id: str) -> dict[str, Any]:
         try:
-            cursor, share = await self._index.read(run_id, _stand)
+            cursor, share = await self._index.read(run_id, lambda found: (found.cursor, found.share_read))
             summary = self._index.entry(run_id).summary
         except ProtocolError:  # its directory is gone
             return {"id": run_id, "cursor": "", "status": "removed", "total_steps": 0, "share_read": 1.0}
@@ -100,10 +99,6 @@ class EventStream(Response):
 def list_tag(index: Index) -> str:
     """Changes when the list of runs does."""
     return f"{index.nonce}.{index.version}"
-
-
-def _stand(reading: Reading) -> tuple[str, float]:
-    return reading.cursor, reading.share_read
 
 
 async def _send(send: Send, body: bytes) -> None:

@@ -140,7 +140,7 @@ class RayWorker:
             link.exit()
         else:
             self._waiting.append(link)
-            self._want_sent()
+            self._wake(self)
 
     def want_sent(self, link: RayLink) -> None:
         """See ``LinkOwner``."""
@@ -154,11 +154,8 @@ class RayWorker:
         is_urgent = link.is_over or link.assignment.asks
         if not self._dirty or (is_urgent and not self.is_urgent):
             self.is_urgent |= is_urgent
-            self._want_sent()
+            self._wake(self)
         self._dirty[link] = None
-
-    def _want_sent(self) -> None:
-        self._wake(self)
 
     # Called by the pump, with the lock held -------------------------------------------------------------
 

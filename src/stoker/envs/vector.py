@@ -49,7 +49,7 @@ class Moves(NamedTuple):
     """
 
     actions: Sequence[Any]
-    seed_of: SeedOf
+    seed_of: SeedOf = lambda _: None
 
 
 class VectorRounds:

@@ -188,7 +188,7 @@ class SyncTrainingSession(Readings):
         with self._handing_over:
             try:
                 accepted = reserve_events(intake, admitted)
-                self._append_all(accepted)
+                self._append(*accepted)
             except BaseException:
                 intake.recount()
                 raise
@@ -300,10 +300,7 @@ class SyncTrainingSession(Readings):
         if self.session.config.lockstep:  # wait until it is learned and the policy published
             self._ask("observe", self.session.barrier)
 
-    def _append(self, event: Event) -> None:
-        self._append_all((event,))
-
-    def _append_all(self, events: Sequence[Event]) -> None:
+    def _append(self, *events: Event) -> None:
         if self._leaving:
             raise SessionClosed("observe", entered=True)
         if not len(self._handover):

@@ -195,14 +195,10 @@ class GreedyEpisodes:
             chosen, _, _ = await inference.ask_many(
                 now.shown.of(now.acting, now.where), ActMode.EXPLOIT, now.acting
             )
-            now, _, _, _, info = await call(env.step(Moves(now.spread(chosen), _unseeded)))
+            now, _, _, _, info = await call(env.step(Moves(now.spread(chosen))))
             for index, record in tally.add(now, info, among=running):
                 running.remove(index)
                 records[first + index] = record
-
-
-def _unseeded(_: int) -> None:
-    """The episodes that a sub-environment plays after its own do not count."""
 
 
 async def _play_alone(

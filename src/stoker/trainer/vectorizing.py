@@ -260,10 +260,6 @@ def _single(make: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
     )
 
 
-def _unseeded(_: int) -> None:
-    """No seed."""
-
-
 def _in_worker(single: Callable[[], gymnasium.Env[Any, Any]], owner: int) -> gymnasium.Env[Any, Any]:
     """Make an environment in a process of its own, or in the owner, which looks at its spaces."""
     if os.getpid() != owner:
@@ -296,7 +292,7 @@ def _round_s(rounds: VectorRounds) -> float:
     """Seconds per round of a vector environment with random actions, resets included."""
     rounds.action_space.seed(0)
     actions = [[rounds.action_space.sample() for _ in range(rounds.num_envs)] for _ in range(10)]
-    moves = [Moves(each, _unseeded) for each in actions]
+    moves = [Moves(each) for each in actions]
     rounds.reset()
     rounds.step(moves[0])  # a warm-up
     begun, n_rounds = perf_counter(), 0

@@ -6,7 +6,6 @@ struct here and a row in ``events.jsonl``; its fields are the row's ``details``.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import ClassVar, Literal
 
 import msgspec
@@ -27,15 +26,17 @@ class RunEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         kind: its name in ``events.jsonl``.
         importance: how much an event of this kind matters, unless its details say otherwise.
+        words: what ``sentence`` says, with the names of the event's fields in braces.
     """
 
     kind: ClassVar[str]
     importance: ClassVar[Level] = "info"
+    words: ClassVar[str] = ""
 
     @property
-    @abstractmethod
     def sentence(self) -> str:
         """The event in words."""
+        return self.words.format(**msgspec.structs.asdict(self))
 
 
 class AttemptBegan(RunEvent, frozen=True, kw_only=True):
@@ -49,6 +50,9 @@ class AttemptBegan(RunEvent, frozen=True, kw_only=True):
     """
 
     kind = "attempt_began"
+    words = (
+        "attempt began: process {pid} on {host}, stoker {stoker}, torch {torch}, Python {python} ({command})"
+    )
     pid: int
     host: str
     command: str
@@ -56,14 +60,6 @@ class AttemptBegan(RunEvent, frozen=True, kw_only=True):
     torch: str
     stoker: str
     from_steps: int
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return (
-            f"attempt began: process {self.pid} on {self.host}, stoker "
-            f"{self.stoker}, torch {self.torch}, Python {self.python} ({self.command})"
-        )
 
 
 class AttemptEnded(RunEvent, frozen=True, kw_only=True):
@@ -137,13 +133,9 @@ class Forked(RunEvent, frozen=True, kw_only=True):
     """
 
     kind = "forked"
+    words = "forked from {source} at step {step:,}"
     source: str
     step: int
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"forked from {self.source} at step {self.step:,}"
 
 
 class CheckpointWritten(RunEvent, frozen=True, kw_only=True):
@@ -156,14 +148,10 @@ class CheckpointWritten(RunEvent, frozen=True, kw_only=True):
     """
 
     kind = "checkpoint_written"
+    words = "wrote the checkpoint of step {step:,}: {n_bytes:,} bytes in {took_s:.3f} s"
     step: int
     n_bytes: int
     took_s: float
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"wrote the checkpoint of step {self.step:,}: {self.n_bytes:,} bytes in {self.took_s:.3f} s"
 
 
 class BestChanged(RunEvent, frozen=True, kw_only=True):
@@ -175,13 +163,9 @@ class BestChanged(RunEvent, frozen=True, kw_only=True):
     """
 
     kind = "best_changed"
+    words = "the policy of step {step:,} is the best so far: {value:,.6g}"
     value: float
     step: int
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"the policy of step {self.step:,} is the best so far: {self.value:,.6g}"
 
 
 class EvaluationFinished(RunEvent, frozen=True, kw_only=True):
@@ -195,19 +179,15 @@ class EvaluationFinished(RunEvent, frozen=True, kw_only=True):
     """
 
     kind = "evaluation_finished"
+    words = (
+        "evaluated the policy of step {step:,}: mean reward {mean:,.6g} (std {std:,.4g}) "
+        "over {n_episodes:,} episodes, in {took_s:.2f} s"
+    )
     step: int
     n_episodes: int
     mean: float
     std: float
     took_s: float
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return (
-            f"evaluated the policy of step {self.step:,}: mean reward {self.mean:,.6g} (std {self.std:,.4g}) "
-            f"over {self.n_episodes:,} episodes, in {self.took_s:.2f} s"
-        )
 
 
 class PartStalled(RunEvent, frozen=True, kw_only=True):
@@ -221,14 +201,10 @@ class PartStalled(RunEvent, frozen=True, kw_only=True):
 
     kind = "stalled"
     importance = "warning"
+    words = "the {part} made no progress for {still_s:,.3g} s: {doing}"
     part: str
     doing: str
     still_s: float
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"the {self.part} made no progress for {self.still_s:,.3g} s: {self.doing}"
 
 
 class ActorFellSilent(RunEvent, frozen=True, kw_only=True):
@@ -242,14 +218,10 @@ class ActorFellSilent(RunEvent, frozen=True, kw_only=True):
 
     kind = "actor_silent"
     importance = "warning"
+    words = "actor {actor_id!r} was silent for {still_s:,.3g} s: {doing}"
     actor_id: ActorId
     doing: str
     still_s: float
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"actor {self.actor_id!r} was silent for {self.still_s:,.3g} s: {self.doing}"
 
 
 class ActorRestarted(RunEvent, frozen=True, kw_only=True):
@@ -263,14 +235,10 @@ class ActorRestarted(RunEvent, frozen=True, kw_only=True):
 
     kind = "actor_restarted"
     importance = "warning"
+    words = "actor {actor_id!r} got a new environment (restart {restarts:,}): {error}"
     actor_id: ActorId
     error: str
     restarts: int
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"actor {self.actor_id!r} got a new environment (restart {self.restarts:,}): {self.error}"
 
 
 class ActorGivenUp(RunEvent, frozen=True, kw_only=True):
@@ -284,14 +252,10 @@ class ActorGivenUp(RunEvent, frozen=True, kw_only=True):
 
     kind = "actor_failed"
     importance = "error"
+    words = "actor {actor_id!r} failed for good after {restarts:,} restarts: {error}"
     actor_id: ActorId
     error: str
     restarts: int
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"actor {self.actor_id!r} failed for good after {self.restarts:,} restarts: {self.error}"
 
 
 class WorkersChanged(NodeReading, RunEvent, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -319,13 +283,9 @@ class InputsRefused(RunEvent, frozen=True, kw_only=True):
 
     kind = "inputs_refused"
     importance = "warning"
+    words = "refused {count:,} inputs within a minute: invalid {field}"
     field: str
     count: int
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"refused {self.count:,} inputs within a minute: invalid {self.field}"
 
 
 class DiskFilled(RunEvent, frozen=True, kw_only=True):
@@ -338,13 +298,9 @@ class DiskFilled(RunEvent, frozen=True, kw_only=True):
 
     kind = "disk_full"
     importance = "error"
+    words = "the disk was full ({errno}) while {file} was written"
     file: str
     errno: str
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"the disk was full ({self.errno}) while {self.file} was written"
 
 
 class Logged(RunEvent, frozen=True, kw_only=True):
@@ -358,15 +314,11 @@ class Logged(RunEvent, frozen=True, kw_only=True):
     """
 
     kind = "logged"
+    words = "{level}: {text}"
     level: Literal["warning", "error"]
     source: str
     text: str
     traceback: str | None = None
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"{self.level}: {self.text}"
 
 
 class EventsSuppressed(RunEvent, frozen=True, kw_only=True):
@@ -379,10 +331,6 @@ class EventsSuppressed(RunEvent, frozen=True, kw_only=True):
 
     kind = "events_suppressed"
     importance = "warning"
+    words = "left out {count:,} more events of the kind {of} within a minute"
     of: str
     count: int
-
-    @property
-    def sentence(self) -> str:
-        """The event in words."""
-        return f"left out {self.count:,} more events of the kind {self.of} within a minute"

@@ -12,7 +12,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src" / "stoker"
 
 LAYERS: list[set[str]] = [
-    {"_lazy", "types"},
+    {"_lazy", "raising", "types"},
     {"errors"},
     {
         "exits",

@@ -40,6 +40,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from stoker.raising import described
 from stoker.types import ActorId, AnyPath
 
 
@@ -215,9 +216,7 @@ class ActorFailed(StokerError, RuntimeError):
         self.actor_id = actor_id
         self.failures = failures
         often = "with" if failures == 1 else f"{failures} times within {window_s:g} s, at last with"
-        super().__init__(
-            f"actor {actor_id!r}: its environment failed {often} {type(cause).__name__}: {cause}"
-        )
+        super().__init__(f"actor {actor_id!r}: its environment failed {often} {described(cause)}")
         self.__cause__: BaseException | None = cause
 
 

@@ -11,16 +11,15 @@ import os
 import threading
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from stoker.errors import StokerError
+from stoker.raising import OWN_CODE
 
 KNOWN: Final = {"is_known": True}
 """The ``extra`` of a log record that is no notice, because an event of the run says the same."""
 
 _LOGGER = logging.getLogger("stoker")
-_OWN_CODE = f"{Path(__file__).parent}{os.sep}"
 
 
 class Notice(NamedTuple):
@@ -73,7 +72,7 @@ def traceback_of(error: BaseException) -> str | None:
         return None
     first = frame = error.__traceback__
     while frame is not None:
-        if frame.tb_frame.f_code.co_filename.startswith(_OWN_CODE):
+        if frame.tb_frame.f_code.co_filename.startswith(OWN_CODE):
             first = frame.tb_next
         frame = frame.tb_next
     return "".join(traceback.format_exception(type(error), error, first or error.__traceback__)).rstrip()

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,7 @@ async def test_an_async_environment_that_raises_is_made_again() -> None:
     numbers = itertools.count(1)
     _, session, (report,) = await play(lambda: Disconnecting(3), n=50, actors=1, limit=PATIENT)
     assert session.total_steps == 50
-    assert report.last_error == "ConnectionResetError: gone"
+    assert re.fullmatch(r"ConnectionResetError: gone \(.*test_group\.py:\d+\)", str(report.last_error))
     assert report.restarts == report.steps // 6
 
 

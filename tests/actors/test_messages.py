@@ -118,7 +118,8 @@ def test_an_exception_arrives_as_text_with_its_traceback() -> None:
         {}["x"]
     failed = through(Failed(raised.value, np.ones(2)))
     assert isinstance(failed.error, RemoteFailure)
-    assert described(failed.error) == "KeyError: 'x'"
+    assert described(failed.error) == described(raised.value)
+    assert described(failed.error).startswith("KeyError: 'x' (")
     assert "test_messages.py" in failed.error.__notes__[0]
     assert failed.observation.tolist() == [1.0, 1.0]
 

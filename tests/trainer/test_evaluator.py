@@ -702,7 +702,9 @@ async def test_an_environment_that_crashes_is_played_again(
         limit=PATIENT,
     )
     assert [(record.total_reward, record.length) for record in found.records] == [(1.0, 3)] * 4
-    assert caplog.text.count("its environment failed (simulator crashed); playing it again") == 3
+    assert (
+        caplog.text.count("its environment failed (RuntimeError: simulator crashed); playing it again") == 3
+    )
 
 
 class BadReward(ChainEnv):

@@ -245,6 +245,19 @@ async def test_a_training_that_is_refused_leaves_its_run_unlocked(tmp_path: Path
     assert run.holder() is None
 
 
+async def test_prior_data_of_a_name_are_those_of_its_newest_run_when_the_training_was_configured(
+    tmp_path: Path,
+) -> None:
+    first = await TrainingRun.create("chain", root=tmp_path)
+    await train(config_from({**TINY, "total_timesteps": 60, "eval_freq": 0}), first)
+    config = config_from(
+        {**TINY, "total_timesteps": 60, "eval_freq": 0, "warm_data": str(tmp_path / "chain")}
+    )
+    second = await TrainingRun.create("chain", root=tmp_path)  # now the newest one of that name
+    await train(config, second)
+    assert (await second.read_config())["warm_data"] == str(first.directory)
+
+
 async def test_evaluations_are_those_that_the_config_describes() -> None:
     settings: dict[str, Any] = {
         "eval_episodes": 7,

@@ -29,7 +29,6 @@ from stoker.actors.episodes import (
     opened_env,
     play_episode,
 )
-from stoker.actors.messages import described
 from stoker.actors.sessions import ActorSession
 from stoker.actors.streams import ActorReport, ActorStream, Gate, OnStep, PolicyFeed
 from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STARTING, STEPPING
@@ -38,6 +37,7 @@ from stoker.agents.protocol import ChecksInput
 from stoker.envs import PlayedEnv, Stepping
 from stoker.errors import ActorFailed, InvalidExperience, SessionFailed, Stalled
 from stoker.notices import KNOWN
+from stoker.raising import described
 from stoker.runs.events import ActorGivenUp, ActorRestarted
 from stoker.session import ResumePoint, RunningEpisode
 from stoker.telemetry import StateClock

@@ -23,19 +23,11 @@ from msgspec.structs import force_setattr, replace
 from stoker.errors import ConfigError, UnexpectedExit
 from stoker.journal import ActorEvent
 from stoker.journal.codec import form, restore
+from stoker.raising import RemoteFailure, described
 from stoker.threads import CallSoon, call_soon_here
 from stoker.types import Experience, ExperienceBatch
 
 T = TypeVar("T")
-
-
-class RemoteFailure(Exception):
-    """An exception of another process, as text; its traceback is a note."""
-
-
-def described(error: BaseException) -> str:
-    """An error in one line, wherever it was raised."""
-    return str(error) if isinstance(error, RemoteFailure) else f"{type(error).__name__}: {error}"
 
 
 class _Sent(msgspec.Struct, frozen=True, tag=True, array_like=True):

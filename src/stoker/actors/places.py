@@ -31,9 +31,10 @@ import msgspec
 
 import stoker.actors.messages as messages
 from stoker.actors.episodes import EnvFactory
-from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerMessage, described
+from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerMessage
 from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.errors import ConfigError
+from stoker.raising import described
 from stoker.session.workers import WorkerStatus
 from stoker.threads import backend_here
 from stoker.types import PlaceName

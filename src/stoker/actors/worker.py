@@ -27,7 +27,7 @@ from stoker.actors.episodes import (
     opened_env,
     play_episode,
 )
-from stoker.actors.messages import Mailbox, PlayedEvent, Weights, WorkerCommand, WorkerMessage, described
+from stoker.actors.messages import Mailbox, PlayedEvent, Weights, WorkerCommand, WorkerMessage
 from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STEPPING, times_of
 from stoker.agents.protocol import ActsForActors, PortablePolicy
 from stoker.envs import PlayedEnv
@@ -38,6 +38,7 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.exits import Contained
 from stoker.journal import EpisodeEnded, EpisodeStarted
 from stoker.plain import finite_float
+from stoker.raising import described
 from stoker.telemetry import StateClock
 from stoker.types import ActMode, ActorId, Experience
 

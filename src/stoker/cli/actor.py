@@ -99,16 +99,14 @@ class PlayOnServer(ReportCommand, frozen=True, kw_only=True):
     needs one that is not 0."""
 
     async def __call__(self) -> int:
-        from stoker.trainer.making import env_for, plays_jointly
+        from stoker.trainer.making import env_for, plays_jointly, spaces_for
 
         config = self._config()
         if plays_jointly(config):
             raise ConfigError(
                 f"--env {config.env}: a remote actor plays single environments; `stoker train` plays this"
             )
-        env = env_for(config)  # before anything heavy is imported: a wrong name is reported at once
-        spaces = env.observation_space, env.action_space
-        env.close()
+        spaces = spaces_for(config)  # before anything heavy is imported: a wrong name is reported at once
 
         from stoker.actors import ActorGroup
         from stoker.client import connect

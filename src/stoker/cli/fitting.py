@@ -21,10 +21,11 @@ async def fitted(config: TrainConfig) -> tuple[TrainConfig, list[str]]:
         from stoker.trainer.preparing import prepared
 
         return await to_thread.run_sync(prepared, config)
-    from stoker.trainer.making import env_for
+    from stoker.trainer.making import probed
     from stoker.trainer.vectorizing import decided
 
-    env_for(config).close()  # before torch is imported, so that a wrong name is reported at once
+    with probed(config):  # before torch is imported, so that a wrong name is reported at once
+        pass
     choice = await decided(config)
     return choice.config, [choice.line()]
 

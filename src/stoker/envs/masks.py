@@ -94,7 +94,7 @@ def masked(observation: Any, info: Mapping[str, Any], action_space: Any, where: 
 def with_action_mask(env: Any) -> Any:
     """The environment, in an ``ActionMaskObservation`` if the info of a first reset has a mask.
 
-    An environment whose reset raises stays as it is: whoever plays it meets the error.
+    An environment whose reset raises, or returns something else, stays as it is: its player meets the error.
     """
     if not isinstance(env, gymnasium.Env) or not n_choices(cast("Any", env).action_space):
         return cast("Any", env)
@@ -103,9 +103,9 @@ def with_action_mask(env: Any) -> Any:
         return plain
     try:
         _, info = plain.reset()
+        return ActionMaskObservation(plain) if MASK in info else plain
     except Exception:  # noqa: BLE001 - it comes again
         return plain
-    return ActionMaskObservation(plain) if MASK in info else plain
 
 
 def without_mask(env: VectorEnv[Any, Any, Any], name: str) -> VectorEnv[Any, Any, Any]:

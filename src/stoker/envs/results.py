@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,8 @@ from gymnasium import spaces
 from stoker.envs.protocol import ResetResult, StepResult
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import as_float, shown
+
+_log = logging.getLogger(__name__)
 
 ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
 """Spaces whose values are arrays or numbers of one shape, and together an array ``[N, *shape]``."""
@@ -303,11 +306,14 @@ def close_of(env: Any) -> Any:
 def close_unused(env: Any) -> None:
     """Close an environment that was made and not used, without an event loop.
 
-    The ``close`` of an async one is not awaited: it has nothing to end.
+    The ``close`` of an async one is not awaited: it has nothing to end. An error of ``close`` is logged.
     """
-    closing = close_of(env)
-    if inspect.iscoroutine(closing):
-        closing.close()
+    try:
+        closing = close_of(env)
+        if inspect.iscoroutine(closing):
+            closing.close()
+    except Exception:  # noqa: BLE001 - logged
+        _log.exception("closing a %s failed", type(env).__name__)
 
 
 def _misfit(space: Any, value: Any, what: str) -> str | None:

@@ -9,7 +9,8 @@ import msgspec
 from stoker.agents.config import OffPolicyConfig
 from stoker.agents.registry import AGENTS, config_type, is_own
 from stoker.errors import ConfigError
-from stoker.runs.layout import absolute
+from stoker.runs import TrainingRun
+from stoker.runs.layout import absolute, runs_below
 
 MEANS_NOTHING_OFFLINE = (
     "num_envs", "vectorize", "lockstep", "actor_timeout_s", "on_silent_actor", "opt_interval",
@@ -71,9 +72,16 @@ def check_mix(mix: Any, warm_data: str) -> None:
 
 
 def absolute_source(source: str) -> str:
-    """The name of a data set with its absolute path: a resume may be in another working directory."""
+    """The name of a data set with its absolute path: a resume may be in another working directory.
+
+    The directory of several runs becomes that of the newest one, which later is another run: the training's
+    own, for example.
+    """
     kind = next((kind for kind in _KINDS if source.startswith(kind)), "")
-    return f"{kind}{absolute(source.removeprefix(kind))}"
+    path = absolute(source.removeprefix(kind))
+    if kind != "minari:" and runs_below(path):
+        path = TrainingRun.find(path).directory
+    return f"{kind}{path}"
 
 
 def _check_warm_data(agent: str, source: str) -> None:

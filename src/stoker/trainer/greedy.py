@@ -40,6 +40,7 @@ from stoker.envs.results import then
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import InvalidExperience
 from stoker.exits import single_error
+from stoker.raising import described
 from stoker.session import PolicySnapshot
 from stoker.session.acting import Inference
 from stoker.stats import EpisodeRecord, check_record
@@ -131,7 +132,7 @@ class GreedyEpisodes:
                     except (EnvironmentFailed, InvalidExperience) as failure:
                         cause = failure.__cause__ or failure
                         text = "evaluation %d: its environment failed (%s); playing it again"
-                        _logger.warning(text, index, cause)
+                        _logger.warning(text, index, described(cause))
                         await anyio.sleep(failures.add(cause))
 
         async with anyio.create_task_group() as players:

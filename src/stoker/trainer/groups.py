@@ -24,17 +24,17 @@ from stoker.agents.protocol import LearningAgent
 from stoker.agents.registry import make_agent
 from stoker.envs import episode_seed
 from stoker.envs.joint import CheckedJointEnv, JointStep, shared_spaces
-from stoker.envs.results import close_unused
 from stoker.errors import ConfigError, RunBroken
 from stoker.exits import single_error
 from stoker.multi import MultiAgentSession
 from stoker.protocol import Spaces
+from stoker.raising import described
 from stoker.runs import TrainingGroup
 from stoker.runs.status import ENDLESS_STEPS
 from stoker.session import PolicySnapshot
 from stoker.stats import EpisodeRecord, check_record
 from stoker.trainer.config import TrainConfig, config_from
-from stoker.trainer.making import env_for
+from stoker.trainer.making import env_for, probed
 from stoker.trainer.training import session_settings
 from stoker.types import ActMode, AnyPath, EpisodeStatus
 
@@ -223,7 +223,8 @@ class GroupTraining:
         try:
             records = await play_together(self.config, snapshots)
         except EnvironmentFailed as failure:
-            _logger.warning("the evaluation is left out: its environment failed (%s)", failure.__cause__)
+            cause = described(failure.__cause__ or failure)
+            _logger.warning("the evaluation is left out: its environment failed (%s)", cause)
             return
         for name, found in records.items():
             one = session.sessions[name]
@@ -297,8 +298,7 @@ def _spaces_of(config: GroupConfig) -> dict[str, tuple[Any, Any]]:
     Raises:
         ConfigError: An agent has no policy, a policy no agent, or the agents of one have different spaces.
     """
-    env = env_for(config.training)
-    try:
+    with probed(config.training) as env:
         if not isinstance(env, CheckedJointEnv):
             raise ConfigError(
                 "--policy needs an environment of several agents, such as pettingzoo:mpe2.simple_tag_v3, "
@@ -314,5 +314,3 @@ def _spaces_of(config: GroupConfig) -> dict[str, tuple[Any, Any]]:
                     f"{', '.join(env.agents)}"
                 )
         return {name: shared_spaces(env, mine, f"policy {name!r}") for name, mine in agents.items()}
-    finally:
-        close_unused(env)

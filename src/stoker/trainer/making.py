@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,10 @@ from stoker.envs.protocol import JOINT
 from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_unused
 from stoker.envs.wrapping import wrapped
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, StokerError
+from stoker.exits import Contained
 from stoker.protocol import Spaces
+from stoker.raising import described
 from stoker.trainer.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -131,11 +135,29 @@ def spaces_for(config: TrainConfig) -> tuple[Any, Any]:
     """
     if config.spaces is not None:
         return msgspec.convert(config.spaces, Spaces).gymnasium()
-    env = env_for(config)
-    try:
+    with probed(config) as env:
         if isinstance(env, CheckedJointEnv):
             return shared_spaces(env, env.agents)
         return env.observation_space, env.action_space
+
+
+@contextmanager
+def probed(config: TrainConfig) -> Generator[Any]:
+    """One environment of a config, to look at before a training begins; closed at the end.
+
+    Raises:
+        ConfigError: The environment is unknown or cannot be made.
+        UnexpectedExit: What makes it would end the process.
+    """
+    try:
+        with Contained(f"env={config.env!r}"):
+            env = env_for(config)
+    except StokerError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"env={config.env!r} cannot be made: {described(error)}") from error
+    try:
+        yield env
     finally:
         close_unused(env)
 

@@ -24,15 +24,16 @@ from stoker.actors.places import n_workers_for
 from stoker.agents.registry import AGENTS
 from stoker.envs.gym import make_native
 from stoker.envs.masks import without_mask
-from stoker.envs.results import close_of, close_unused, extras_of, owned
+from stoker.envs.results import extras_of, owned
 from stoker.envs.rounds import EPISODE_EXTRAS
 from stoker.envs.stepping import SLOW_STEP_S
 from stoker.envs.vector import Moves, VectorRounds
 from stoker.errors import ConfigError
 from stoker.multi import OpponentEnv
+from stoker.raising import described
 from stoker.trainer.cluster_config import with_envs, worker_range
 from stoker.trainer.config import TrainConfig, alone_because
-from stoker.trainer.making import env_for, plays_jointly
+from stoker.trainer.making import env_for, plays_jointly, probed
 
 LEAST_ENVS = 16
 """``"auto"`` leaves fewer environments to an actor each, which keeps their episodes independent."""
@@ -97,16 +98,13 @@ def choose(config: TrainConfig) -> Choice:
         return _none(config, f"max_staleness={config.max_staleness}, for which all would wait")
     if config.num_envs < LEAST_ENVS:
         return _none(config, f"{config.num_envs} environments are few")
-    env = env_for(config)
-    if not isinstance(env, gymnasium.Env):
-        close_unused(env)
-        return _none(config, f"a {type(env).__name__} is not a gymnasium.Env")
-    try:
-        alone_s = _step_s(cast("gymnasium.Env[Any, Any]", env))
-    except Exception as error:  # noqa: BLE001 - reported; the training will meet it, and survive it or not
-        return _none(config, f"measuring it failed: {type(error).__name__}: {error}")
-    finally:
-        close_of(env)
+    with probed(config) as env:
+        if not isinstance(env, gymnasium.Env):
+            return _none(config, f"a {type(env).__name__} is not a gymnasium.Env")
+        try:
+            alone_s = _step_s(cast("gymnasium.Env[Any, Any]", env))
+        except Exception as error:  # noqa: BLE001 - reported; the training will meet it, and survive it or not
+            return _none(config, f"measuring it failed: {described(error)}")
     if alone_s > SLOW_STEP_S:
         return _none(config, f"a step takes {1e3 * alone_s:.1f} ms, and actors step on threads")
     times: dict[Any, float] = {"none": alone_s + ACTOR_STEP_S}
@@ -119,7 +117,7 @@ def choose(config: TrainConfig) -> Choice:
         try:
             times[way] = _round_s(rounds) / config.num_envs
         except Exception as error:  # noqa: BLE001 - the same
-            return _none(config, f"measuring {way} failed: {type(error).__name__}: {error}")
+            return _none(config, f"measuring {way} failed: {described(error)}")
         finally:
             rounds.close()
     best = min(times, key=times.__getitem__)

@@ -21,6 +21,9 @@ import numpy as np
 from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
 from stoker.types import ActMode
 
+PLACE = r" \(\S+portable_parts\.py:\d+\)$"
+"""A pattern of where an error of this module was raised, at the end of its text."""
+
 
 class Right:
     """A portable policy that goes right; what it remembers says with which weights."""

@@ -27,6 +27,7 @@ from stoker import (
     TrainingRun,
     TrainingSession,
     run_actors,
+    run_vector_actors,
 )
 from stoker.envs import episode_seed
 from stoker.testing import AsyncChainEnv, ChainEnv, CrashingEnv, FakeAgent, SlowEnv
@@ -212,6 +213,15 @@ async def test_an_environment_that_raises_costs_one_episode_and_is_made_again(
         ]
         * 2
     )
+
+
+@on_asyncio
+@pytest.mark.parametrize("given", [ChainEnv(3), "CartPole-v1"], ids=["an environment", "a name"])
+@pytest.mark.parametrize("play_on", [run_actors, run_vector_actors])
+async def test_what_is_no_factory_is_refused_at_once(given: Any, play_on: Any) -> None:
+    async with TrainingSession(FakeAgent(), max_steps=1) as session:
+        with pytest.raises(ConfigError, match="^factory=.*: give a function that makes an environment, such"):
+            await play_on(session, given)
 
 
 async def test_an_async_environment_that_raises_is_made_again() -> None:

@@ -10,7 +10,7 @@ import logging
 import threading
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import numpy as np
@@ -644,3 +644,10 @@ async def rounds(n: int) -> None:
     """Let the event loop go round."""
     for _ in range(n):
         await anyio.lowlevel.checkpoint()
+
+
+def test_an_environment_in_place_of_a_factory_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="^factory=.*ChainEnv.*: give a function that makes an environment"):
+        Trainer(chain_agent(), cast("Any", ChainEnv(3)))
+    with pytest.raises(ConfigError, match="^factory='CartPole-v1'"):
+        Trainer(chain_agent(), ChainEnv, eval_factory=cast("Any", "CartPole-v1"))

@@ -26,6 +26,7 @@ from stoker.actors.episodes import (
     FailureCount,
     FailureLimit,
     PolicyFailed,
+    check_factory,
     opened_env,
     play_episode,
 )
@@ -118,6 +119,9 @@ class PlayerSettings(msgspec.Struct, frozen=True, kw_only=True):
     feed: PolicyFeed | None = None
     turns: RoundRobin | None = None
     running: Mapping[ActorId, RunningEpisode] = {}
+
+    def __post_init__(self) -> None:
+        check_factory(self.factory)
 
 
 class Player(abc.ABC):

@@ -34,6 +34,19 @@ EnvFactory = Callable[[], Any]
 """Makes one environment, plain or async; may itself be async. Called again after a failure."""
 
 
+def check_factory(factory: object) -> None:
+    """Refuse an environment, or the name of one, in place of what makes it.
+
+    Raises:
+        ConfigError: It cannot be called.
+    """
+    if not callable(factory):
+        raise ConfigError(
+            f"factory={shown(factory)}: give a function that makes an environment, such as "
+            "lambda: make_gym('CartPole-v1')"
+        )
+
+
 # Failures -------------------------------------------------------------------------------------------
 
 

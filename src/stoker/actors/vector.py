@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from stoker.actors.actor import Player, PlayerSettings
-from stoker.actors.episodes import EnvFactory, EpisodeTally, FailureLimit
+from stoker.actors.episodes import EnvFactory, EpisodeTally, FailureLimit, check_factory
 from stoker.actors.group import PlayerGroup, feed_for, ids_of, start_limiter
 from stoker.actors.places import Place, n_workers_for, place_of
 from stoker.actors.remote import RemoteVectorActor
@@ -113,6 +113,7 @@ class VectorActorGroup(PlayerGroup):
                 "lockstep=True: the sub-environments of a vector environment step at once and cannot take "
                 "turns; play single environments with run_actors, or train without lockstep"
             )
+        check_factory(make_env)
         ids = None if actor_ids is None else ids_of(actor_ids)
         shared: dict[str, Any] = {"seed": seed, "limit": limit or FailureLimit(), "stepping": stepping}
         if (where := place_of(place)) is None:

@@ -30,6 +30,7 @@ from stoker.actors.episodes import (
     EnvironmentFailed,
     EpisodeTally,
     FailureCount,
+    check_factory,
     opened_env,
     play_episode,
 )
@@ -70,6 +71,7 @@ class GreedyEpisodes:
         stepping: Stepping,
         limit: FailureLimit | None = None,
     ) -> None:
+        check_factory(factory)
         self._factory = factory
         self._settings = settings
         self._stepping: Stepping = stepping

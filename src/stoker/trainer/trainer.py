@@ -13,6 +13,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from stoker.actors import EnvFactory, FailureLimit, Place, PlayerGroup, StepMetrics
+from stoker.actors.episodes import check_factory
 from stoker.agents.protocol import LearningAgent, config_of
 from stoker.errors import ConfigError, SessionError
 from stoker.exits import Contained, single_error
@@ -152,6 +153,8 @@ class Trainer:
         self._factory = factory
         self._eval_factory = factory if eval_factory is None else eval_factory
         self._vector_factory = vector_factory
+        for each in (factory, self._eval_factory):
+            check_factory(each)
         self._is_joint = is_joint
         self._opponents = opponents
         if opponents is not None and not is_joint:

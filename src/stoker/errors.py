@@ -157,7 +157,7 @@ class SessionClosed(SessionError):
     def __init__(self, what: str, *, entered: bool) -> None:
         self.entered = entered
         state = "has been left" if entered else "has not been entered"
-        super().__init__(f"{what}: the session {state}; call it inside `async with session:`")
+        super().__init__(f"{what}: the session {state}; call it inside the session's `with` block")
 
 
 class SessionFailed(SessionError):

@@ -20,6 +20,7 @@ from stoker import (
     Experience,
     InvalidExperience,
     SessionClosed,
+    SessionError,
     SessionFailed,
     StatsTracker,
     SyncTrainingSession,
@@ -234,3 +235,28 @@ async def test_a_cancelled_observe_is_out_also_if_another_was_refused_while_it_w
                 await anyio.lowlevel.checkpoint()
             tasks.cancel_scope.cancel()
     assert (2 in [e.observation for e in agent.experiences]) == returned
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda session: session.act(0),
+        lambda session: session.act_many([0], [0]),
+        lambda session: session.decide(0),
+        lambda session: session.observe_many([step(0)]),
+        lambda session: session.on_episode(1.0, 1, TERMINATED),
+        lambda session: session.flush(),
+    ],
+    ids=["act", "act_many", "decide", "observe_many", "on_episode", "flush"],
+)
+async def test_a_call_on_another_threads_event_loop_is_refused_and_not_left_waiting(call: Any) -> None:
+    agent = FakeAgent()
+    async with TrainingSession(agent) as session:
+
+        async def from_elsewhere() -> None:
+            with pytest.raises(SessionError, match="on the event loop of another thread: call it there"):
+                await call(session)
+
+        await anyio.to_thread.run_sync(anyio.run, from_elsewhere)
+        await session.act(0)
+    assert agent.experiences == []

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Callable
+from threading import get_ident
 from types import TracebackType
 from typing import Self
 
@@ -113,7 +114,13 @@ class Lifecycle(Readings):
             raise SessionClosed(what, entered=core.stage == "left")
 
     def _open_parts(self, what: str) -> Parts:
+        """The parts of a running session, for a call on its event loop: no other loop would be woken up."""
         self.require_open(what)
+        if get_ident() != self.core.thread:
+            raise SessionError(
+                f"{what}: the session runs on the event loop of another thread: call it there, as "
+                "`anyio.from_thread` and `asyncio.run_coroutine_threadsafe` do, or use a SyncTrainingSession"
+            )
         return self._parts
 
     # For parts that play and evaluate on it -----------------------------------------------------------
@@ -197,7 +204,7 @@ class Lifecycle(Readings):
         self.config = parts.config
         self.intake: Intake = parts.intake
         self._queue = parts.queue
-        core.stage = "open"
+        core.stage, core.thread = "open", get_ident()
         return engine
 
     async def _close(self, error: BaseException | None) -> None:

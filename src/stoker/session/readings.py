@@ -34,6 +34,7 @@ class Core:
 
     def __init__(self, learner: Learner) -> None:
         self.stage: Literal["new", "opening", "open", "left"] = "new"
+        self.thread = 0  # whose event loop it runs on
         self.learner = learner
         self.engine: Engine | None = None
 

@@ -11,6 +11,7 @@ that fails ends the session, and every waiting caller gets the cause.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from threading import get_ident
 from typing import Any
 
 from anyio.lowlevel import checkpoint
@@ -90,8 +91,9 @@ class TrainingSession(Controls):
             InvalidExperience: The agent cannot act on this observation.
             ActorConflict: Another task waits for an exploring action under this ``actor_id``.
         """
-        if self.core.stage != "open" or self._parts.failure is not None:
-            self.require_open("act")
+        core = self.core
+        if core.stage != "open" or self._parts.failure is not None or get_ident() != core.thread:
+            self._open_parts("act")
         parts = self._parts
         intake = parts.intake
         intake.check_acting(observation, mode, actor_id)
@@ -233,8 +235,7 @@ class TrainingSession(Controls):
         except InvalidExperience as refusal:
             self.intake.refusals.count(refusal)
             raise
-        self.require_open("observe")
-        await self._observe(experience)
+        await accept(self._open_parts("observe"), (self.intake.admitted(experience),))
 
     async def observe_many(self, experiences: Iterable[Experience]) -> None:
         """Accept several transitions in order, of one or of many actors.
@@ -245,8 +246,7 @@ class TrainingSession(Controls):
             InvalidExperience: One of them cannot be consumed; none was accepted.
             ActorConflict: As for ``observe``.
         """
-        self.require_open("observe_many")
-        await accept(self.engine.parts, self.intake.admitted_all(experiences))
+        await accept(self._open_parts("observe_many"), self.intake.admitted_all(experiences))
 
     async def observe_batch(self, batch: ExperienceBatch) -> None:
         """Accept a batch of transitions as columns, in the order of its rows.
@@ -262,7 +262,7 @@ class TrainingSession(Controls):
                 The error names the column, and the row if it is one.
             ActorConflict: As for ``observe``.
         """
-        self.require_open("observe_batch")
+        self._open_parts("observe_batch")
         admitted = self.intake.admitted_batch(batch)
         if isinstance(admitted, list):
             await accept(self.engine.parts, admitted)
@@ -329,20 +329,16 @@ class TrainingSession(Controls):
         Raises:
             InvalidExperience: A number is not finite, or the status is not that of an ended episode.
         """
-        self.require_open("on_episode")
+        self._open_parts("on_episode")
         intake = self.intake
         event = intake.episode_ended(total_reward, steps, status, env_extras, actor_id)
         await (checkpoint() if event is None else self._queue.put(event))
         intake.forget(actor_id)
 
     def _require_decidable(self, what: str, mode: ActMode) -> None:
-        self.require_open(what)
+        self._open_parts(what)
         if self._is_paced and mode is ActMode.EXPLORE:
             raise ConfigError(
                 f"{what}: max_staleness={self.config.max_staleness} makes actors wait for outcomes of "
                 "actions, and a decision may stay open: use act, or no max_staleness"
             )
-
-    async def _observe(self, experience: Experience) -> None:
-        self.require_open("observe")
-        await accept(self.engine.parts, (self.intake.admitted(experience),))

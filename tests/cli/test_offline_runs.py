@@ -45,3 +45,16 @@ def test_a_run_on_a_data_set(
     text = capsys.readouterr().out
     assert "optimization steps/s" in text
     assert not [word for word in ("--opt-interval", "--num-envs", ", 0 steps/s") if word in text]
+
+
+def test_a_training_on_the_name_of_a_run_is_not_on_the_run_that_it_makes_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = ["--name", "before", "-n", "200", "--eval-freq", "0"]
+    assert main(["train", "CartPole-v1", *before, "--hidden-sizes", "8", "--no-progress"]) == 0
+    [played] = Path("runs/before/v1").iterdir()
+    words = ["--offline", "runs/before", "--agent", "cql", "-n", "20", "--learning-starts", "8", *SMALL]
+    assert main(["train", *words]) == 0
+    [learned] = set(Path("runs/before/v1").iterdir()) - {played}
+    assert json.loads((learned / "config.json").read_bytes())["offline"] == str(tmp_path / played)

@@ -188,3 +188,16 @@ def test_the_working_directory_is_importable_from_the_installed_command(beside: 
         cwd=beside, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_that_is_removed_while_it_trains_is_not_to_be_resumed(stoker: Any, tmp_path: Path) -> None:
+    (tmp_path / "vanishing.py").write_text(
+        "import shutil\nfrom stoker.testing import ChainEnv\n\n\n"
+        "class Vanishing(ChainEnv):\n    n = 0\n\n    def step(self, action):\n"
+        "        Vanishing.n += 1\n        if Vanishing.n == 50:\n            shutil.rmtree('runs')\n"
+        "        return super().step(action)\n"
+    )
+    done = stoker("train", "vanishing:Vanishing", "-n", "200", "--num-envs", "1", "--no-progress")
+    assert done.returncode == 1
+    assert "its directory is gone" in done.stderr
+    assert "stoker resume" not in done.stderr

@@ -149,7 +149,8 @@ class Driver(SignalGuard):
             if progress is not None and progress.session.total_steps > 0:
                 if isinstance(error, ConfigError):  # not a usage error: training has begun
                     error = SessionFailed("training", error)
-                error.add_note(_way_on(run))
+                if run.directory.exists():
+                    error.add_note(_way_on(run))
             raise error from error.__cause__
         finally:
             await screen.close()

@@ -15,6 +15,8 @@ from stoker.envs.protocol import Stepping
 from stoker.envs.wrapping import EnvWrapper
 from stoker.errors import ConfigError
 from stoker.multi.standings import Choice
+from stoker.runs.layout import is_run
+from stoker.runs.metadata import read_metadata
 from stoker.settings import (
     Count,
     Natural,
@@ -266,8 +268,11 @@ class TrainConfig(Settings, frozen=True, kw_only=True):
 
 
 def name_of(config: TrainConfig) -> str:
-    """What a training is on: its environment, or else its data set."""
-    return config.env or Path(config.offline.removeprefix("minari:")).name
+    """What a training is on: its environment, or else its data set, by the name of the run if it is one."""
+    source = Path(config.offline.removeprefix("minari:").removeprefix("run:"))
+    if config.env or not is_run(source):
+        return config.env or source.name
+    return read_metadata(source).name
 
 
 def alone_because(config: TrainConfig) -> str | None:

@@ -9,7 +9,6 @@ import msgspec
 from stoker.agents.config import OffPolicyConfig
 from stoker.agents.registry import AGENTS, config_type, is_own
 from stoker.errors import ConfigError
-from stoker.runs import TrainingRun
 from stoker.runs.layout import absolute, runs_below
 
 MEANS_NOTHING_OFFLINE = (
@@ -80,6 +79,8 @@ def absolute_source(source: str) -> str:
     kind = next((kind for kind in _KINDS if source.startswith(kind)), "")
     path = absolute(source.removeprefix(kind))
     if kind != "minari:" and runs_below(path):
+        from stoker.runs import TrainingRun  # brings numpy
+
         path = TrainingRun.find(path).directory
     return f"{kind}{path}"
 

@@ -34,7 +34,6 @@ from stoker.actors.episodes import EnvFactory
 from stoker.actors.messages import Mailbox, WorkerCommand, WorkerEvent, WorkerMessage
 from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.errors import ConfigError
-from stoker.raising import described
 from stoker.session.workers import WorkerStatus
 from stoker.threads import backend_here
 from stoker.types import PlaceName
@@ -195,8 +194,8 @@ class _Processes:
                 PicklerByValue.dumps(value)
             except Exception as error:
                 raise ConfigError(
-                    f"the {what} {value!r} cannot be sent to another process ({described(error)}): "
-                    f"{way_out}; or use place='threads'"
+                    f"the {what} {value!r} cannot be sent to another process ("
+                    f"{type(error).__name__}: {error}): {way_out}; or use place='threads'"
                 ) from error
 
     def link(self, assignment: Assignment, factory: EnvFactory, policy: OwnPolicy) -> Link:

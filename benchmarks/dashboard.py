@@ -91,6 +91,8 @@ class Data(NamedTuple):
     live: Mapping[str, Contender]
     grow: Mapping[str, Callable[[], None]]
     """Appends a few episodes to each run in training, as the contender's client does."""
+    held: Sequence[MadeRun]
+    """Those in training, until they are released."""
 
 
 def make_data(place: Path) -> Data:
@@ -122,7 +124,7 @@ def make_data(place: Path) -> Data:
                 log.add(made)
         grow[name] = partial(grow_all, copies, theirs)
     one = {name: peer.contender(place, "one") for name, peer in peers.items()}
-    return Data({"stoker": stoker(place / "one", {}), **one}, live, grow)
+    return Data({"stoker": stoker(place / "one", {}), **one}, live, grow, runs)
 
 
 def grow_all(runs: Sequence[MadeRun], logs: Sequence[Log] | None) -> None:
@@ -413,13 +415,13 @@ def wait_for_rows(page: StokerView, n: int) -> None:
 
 
 def steps_per_s(place: Path, *, viewers: int, name: str, kept: dict[str, list[float]]) -> float:
-    """Train DQN on CartPole while a server's pages are open on its run, or not."""
+    """Train DQN on CartPole, from one seed, while a server's pages are open on its run, or not."""
 
     async def main(root: Path) -> float:
-        settings = {"env": "CartPole-v1", "agent": "dqn", "total_timesteps": STEPS, "eval_freq": STEPS}
+        settings = {"env": "CartPole-v1", "agent": "dqn", "seed": 0, "total_timesteps": STEPS}
         run = await TrainingRun.create("watched", root=root)
         began, used = time.perf_counter(), time.process_time()
-        await train(config_from(settings), run, view="none")
+        await train(config_from({**settings, "eval_freq": STEPS}), run, view="none")
         kept.setdefault(name, []).append((time.process_time() - used) / STEPS * 1e6)
         return STEPS / (time.perf_counter() - began)
 
@@ -494,6 +496,8 @@ def main() -> int:
             print(f"not installed, so not measured: {', '.join(sorted(missing))}", file=sys.stderr)
         kept = [compare_cold(data), compare_idle(data)]
         compare_live(data)
+        for run in data.held:
+            run.release()
         compare_many(place)
         kept += [compare_additions(place), compare_watched(place)]
     return not all(kept)

@@ -242,8 +242,9 @@ def test_a_hundred_thousand_hostile_messages_disturb_nobody(tmp_path: Path) -> N
         for hello in (HELLO, b"") * 2:
             never_read(server, hello, stack)
         send_giants(server)
-        send_all(server, MESSAGES * 9 // 10)
         from_document(server, MESSAGES // 10)
+        while (missing := MESSAGES - told.total()) > 0:  # a stream that is closed early leaves some unsent
+            send_all(server, missing)
 
 
 def from_document(server: Server, n_messages: int) -> None:

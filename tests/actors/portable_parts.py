@@ -188,6 +188,9 @@ class Unpickled:
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.made_by = function, arguments
 
+    def __call__(self) -> Any:
+        raise AssertionError("it is called where it was pickled")
+
     def __reduce__(self) -> Any:
         return self.made_by
 

@@ -22,7 +22,6 @@ from stoker.envs.registering import register_by, register_known
 from stoker.envs.results import close_unused
 from stoker.envs.wrapping import wrapped
 from stoker.errors import ConfigError, StokerError
-from stoker.exits import Contained
 from stoker.protocol import Spaces
 from stoker.raising import described
 from stoker.trainer.config import TrainConfig
@@ -147,14 +146,12 @@ def probed(config: TrainConfig) -> Generator[Any]:
 
     Raises:
         ConfigError: The environment is unknown or cannot be made.
-        UnexpectedExit: What makes it would end the process.
     """
     try:
-        with Contained(f"env={config.env!r}"):
-            env = env_for(config)
+        env = env_for(config)
     except StokerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"env={config.env!r} cannot be made: {described(error)}") from error
     try:
         yield env

@@ -331,6 +331,8 @@ async def test_a_silent_task_of_the_user_is_warned_of_once_until_it_speaks(
         await anyio.sleep(0.2)
         assert warnings() == 1
         await session.observe(step(1, "robot"))
+        await session.flush()
+        time.sleep(0.15)  # noqa: ASYNC251 - nobody can look until it is silent again
         await until(lambda: warnings() == 2)
         await session.on_episode(2.0, 2, EpisodeStatus.TERMINATED, actor_id="robot")
         await session.flush()

@@ -202,7 +202,7 @@ class Watch:
         self._interval_s = max(0.01, min(5.0, config.stall_timeout_s / 10, config.actor_timeout_s / 10))
         self._detector = StallDetector(config.stall_timeout_s, self._interval_s)
         self._asked_at, self._was_asking = 0.0, False
-        self._warned_of: set[ActorId] = set()
+        self._warned_at: dict[ActorId, float] = {}  # of those that are silent
         self._nodes: dict[str, NodeReading] = {}
         self._turned_at = time.monotonic()
         self._ended = threading.Event()
@@ -273,8 +273,10 @@ class Watch:
         if not could_be_active or now - max(self._detector.awake_since, self._asked_at) < limit_s:
             return  # they may be waiting for an answer, their last events to be consumed, or could not come
         silent = silent_actors(parts, now, limit_s, left_out=parts.supervised)
-        self._warned_of &= {one.actor_id for one in silent}
-        fresh = [one for one in silent if one.actor_id not in self._warned_of]
+        warned_at = {one.actor_id: self._warned_at.get(one.actor_id, 0.0) for one in silent}
+        # Those that spoke since, however late this look is.
+        fresh = [one for one in silent if now - one.silent_s > warned_at[one.actor_id]]
+        self._warned_at = warned_at | {one.actor_id: now for one in fresh}
         if not fresh:
             return
         for one in fresh:
@@ -289,7 +291,6 @@ class Watch:
         if self._config.on_silent_actor == "fail":
             self._fail(f"actor {fresh[0].actor_id!r}", stalled)
             return
-        self._warned_of |= {one.actor_id for one in fresh}
         others = "" if len(fresh) == 1 else f" (and {len(fresh) - 1} more actors)"
         _logger.warning("%s%s", stalled, others, extra=KNOWN)
 

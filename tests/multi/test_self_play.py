@@ -12,7 +12,7 @@ import torch
 from counting_game import CountingGame
 
 from stoker import DQN, DQNConfig, TrainingRun, TrainingSession
-from stoker.actors import JointActorGroup
+from stoker.actors import JointActorGroup, LearningSeat
 from stoker.envs.pettingzoo import joint_env
 from stoker.errors import ConfigError
 from stoker.multi import OpponentEnv, OpponentPool, SelfPlay
@@ -60,6 +60,19 @@ async def test_the_learner_alternates_sides_and_only_its_steps_are_learned(tmp_p
     recorded = await run.read_metrics()
     assert recorded["metrics.self_play/opponents"].tolist()[:2] == [1.0, 2.0]
     assert recorded["metrics.self_play/elo"][0] == 1000.0
+
+
+async def test_agents_of_one_side_play_together(tmp_path: Path) -> None:
+    run = await TrainingRun.create("game", root=tmp_path)
+    pool = OpponentPool(freq=20, keep=3, seed=5)
+    async with TrainingSession(agent(), run) as session:
+        await pool.open(session)
+        games = SelfPlay(session, pool, ("red_1", "blue_1", "red_2"), lambda name: name.partition("_")[0])
+        for episode, mine in enumerate(("red", "blue", "red")):
+            seats = games.assign(0, episode)
+            learning = {name for name, seat in seats.items() if isinstance(seat, LearningSeat)}
+            assert learning == {name for name in seats if name.startswith(mine)}
+        await pool.close()
 
 
 async def test_a_resume_restores_the_opponents_and_their_weights(tmp_path: Path) -> None:

@@ -57,10 +57,8 @@ def test_extras_are_empty_by_default_and_not_shared() -> None:
     assert first.extras is not second.extras
 
 
-def test_with_extra_makes_a_new_record_and_the_later_wins() -> None:
+def test_with_extras_makes_a_new_record_and_the_later_wins() -> None:
     record = EpisodeRecord(1.0, 2, TERMINATED, {"a": 1.0})
-    assert record.with_extra("b", 2.0).extras == {"a": 1.0, "b": 2.0}
-    assert record.with_extra("a", 3.0).extras == {"a": 3.0}
     assert record.with_extras({"a": 4.0, "c": 5.0}).extras == {"a": 4.0, "c": 5.0}
     assert record == EpisodeRecord(1.0, 2, TERMINATED, {"a": 1.0})
 

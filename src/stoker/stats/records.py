@@ -31,10 +31,6 @@ class EpisodeRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     status: EpisodeStatus
     extras: dict[str, float] = msgspec.field(default_factory=dict[str, float])
 
-    def with_extra(self, key: str, value: float) -> EpisodeRecord:
-        """A new record that also has this extra; it replaces one of the same key."""
-        return self.with_extras({key: value})
-
     def with_extras(self, extras: Mapping[str, float]) -> EpisodeRecord:
         """A new record that also has these extras; each replaces one of the same key."""
         return msgspec.structs.replace(self, extras={**self.extras, **extras})

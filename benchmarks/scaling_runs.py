@@ -32,11 +32,12 @@ NEVER = 10**9
 """Steps between two updates, for a training that does not learn."""
 SPIN = """
 import sys, time
-end, n = time.perf_counter() + float(sys.argv[1]), 0
+began, n = time.process_time(), 0
+end = time.perf_counter() + float(sys.argv[1])
 while time.perf_counter() < end:
     for _ in range(20000): pass
     n += 1
-print(n, time.process_time())
+print(n, time.process_time() - began)
 """
 
 
@@ -62,13 +63,16 @@ class Measured:
 
 
 def capacity(n_processes: int, seconds: float = 0.4) -> float:
-    """How many processors that many processes get, at the speed of one alone."""
+    """How many processors that many processes get, at the speed of one alone; no more than there are.
+
+    The speed of a processor varies by some percent from one second to the next.
+    """
     words = [sys.executable, "-c", SPIN, str(seconds)]
     alone = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
     spinning = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(n_processes)]
     said = [process.communicate()[0].split() for process in spinning]
     per_cpu_s = int(alone[0]) / float(alone[1])
-    return sum(int(n) for n, _ in said) / seconds / per_cpu_s
+    return min(len(os.sched_getaffinity(0)), sum(int(n) for n, _ in said) / seconds / per_cpu_s)
 
 
 async def trained(case: Case, env: Steps, n_envs: int, n_workers: int, place: Any) -> Measured:

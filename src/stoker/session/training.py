@@ -37,9 +37,10 @@ _CONTINUING = EpisodeStatus.CONTINUING
 class TrainingSession(Controls):
     """One training in progress: an async context manager, or between ``open`` and ``close``; opened once.
 
-    Any number of tasks may call it concurrently, each under its own ``actor_id``. A call raises
-    ``SessionClosed`` or ``SessionFailed`` if the session does not run. Closing it drains the accepted events,
-    makes them durable, writes a final checkpoint and raises the failure, if there was one.
+    Any number of tasks of the event loop that opened it may call it concurrently, each under its own
+    ``actor_id``. A call raises ``SessionClosed`` or ``SessionFailed`` if the session does not run. Closing it
+    drains the accepted events, makes them durable, writes a final checkpoint and raises the failure, if there
+    was one.
 
     Given a resumed run, it starts where the run ended: weights, optimizer, replay, generators, counters,
     stats and best value come from the newest checkpoint that loads, and what the journal holds behind it is

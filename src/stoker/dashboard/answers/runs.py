@@ -129,7 +129,7 @@ def _differing(summaries: Sequence[Summary]) -> Collection[str]:
 
 def _hint(index: Index) -> str:
     root = encodable(os.fspath(index.root))
-    missing = f"there is no run in {root} yet" if index.root.exists() else f"{root} does not exist yet"
+    missing = f"no runs in {root} yet" if index.root.exists() else f"{root} does not exist yet"
     return (
         f"{missing}. Start one beside this page: "
         f"`stoker train CartPole-v1 --runs-dir {root}`; it appears here by itself."

@@ -120,8 +120,8 @@ def read_toml(path: Path, where: str = "") -> dict[str, Any]:
         ConfigError: The file cannot be read or is not TOML.
     """
     try:
-        with path.open("rb") as file:
-            return _plain(tomllib.load(file))
+        text = path.read_bytes().decode("utf-8-sig")  # some editors write a byte order mark
+        return _plain(tomllib.loads(text))
     except OSError as error:
         raise ConfigError(f"{where}{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

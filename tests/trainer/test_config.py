@@ -170,9 +170,10 @@ def test_what_cannot_be_used_is_named() -> None:
             config_from(values, "my.toml")
 
 
-def test_a_toml_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_toml_file(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "x.toml"
-    path.write_text('env = "CartPole-v1"\nnum-envs = 2\n[agent_settings]\ngamma = 0.5\n')
+    path.write_text('env = "CartPole-v1"\nnum-envs = 2\n[agent_settings]\ngamma = 0.5\n', encoding)
     config = config_from(read_toml(path), str(path))
     assert (config.num_envs, config.agent_settings.gamma) == (2, 0.5)
 

@@ -399,7 +399,7 @@ def _read_spaces(path: Path) -> Spaces:
     from stoker.protocol import Spaces
 
     try:
-        spaces = msgspec.json.decode(path.read_bytes(), type=Spaces)
+        spaces = msgspec.json.decode(path.read_bytes().decode("utf-8-sig"), type=Spaces)
         spaces.gymnasium()
     except OSError as error:
         raise ConfigError(f"--spaces {path}: {error.strerror}") from error

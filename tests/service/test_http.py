@@ -23,6 +23,7 @@ from stoker.service.tokens import Principal, Tokens
 from stoker.testing import FakeAgent
 
 WAIT_S = 30.0
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,8 @@ def test_bad_input_is_one_problem_and_costs_nobody_anything(
         ("DELETE", "/v1/actors/nobody", {}, 404, "unknown-actor"),
         ("GET", "/v1/step", {}, 405, "method-not-allowed"),
         ("POST", "/v1/step", {"content-type": "text/plain"}, 415, "unsupported-media-type"),
+        ("POST", "/v1/step", JSON | {"content-encoding": "gzip"}, 415, "unsupported-media-type"),
+        ("POST", "/v1/step", JSON | {"content-encoding": "identity"}, 400, "malformed"),
         ("GET", "/v1/spec", {"host": "evil.example"}, 421, "wrong-host"),
         ("GET", "/v1/spec", {"origin": "https://evil.example"}, 403, "wrong-origin"),
         ("GET", "/v1/spec", {"origin": "null"}, 403, "wrong-origin"),

@@ -111,7 +111,7 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
     "fenced": ProblemKind(409, "Another client has taken the actor over", CloseCode.FENCED),
     "different": ProblemKind(409, "The record was taken before with other values"),
     "too-large": ProblemKind(413, "The message is too large", CloseCode.TOO_LARGE),
-    "unsupported-media-type": ProblemKind(415, "The body is neither JSON nor MessagePack"),
+    "unsupported-media-type": ProblemKind(415, "The body is not plain JSON or MessagePack"),
     "wrong-host": ProblemKind(421, "This server is not the named host", CloseCode.FORBIDDEN),
     "invalid": ProblemKind(422, "A value is not valid"),
     "off-policy": ProblemKind(422, "The agent learns only from actions that it chose"),

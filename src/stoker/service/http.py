@@ -140,10 +140,12 @@ class Requests:
             _Closed: It ends before its end.
         """
         limits = self._hosted.limits
-        kind, length = b"", 0
+        kind, coding, length = b"", b"identity", 0
         for name, value in scope["headers"]:
             if name == b"content-type":
                 kind = value.partition(b";")[0].strip().lower()
+            elif name == b"content-encoding":
+                coding = value.strip().lower()
             elif name == b"content-length":
                 length = int(value)  # which the server has checked
         form = _FORMATS.get(kind)
@@ -151,6 +153,10 @@ class Requests:
             given = kind.decode("latin-1") or "none"
             how = "`content-type: application/json` or application/msgpack"
             raise ProtocolError("unsupported-media-type", f"the content-type is {given!r}: send {how}")
+        if coding != b"identity":
+            given = coding.decode("latin-1")
+            how = "send the body uncompressed, without this header"
+            raise ProtocolError("unsupported-media-type", f"the content-encoding is {given!r}: {how}")
         if length > limits.message_bytes:
             raise _too_large(limits.message_bytes)
         event = await receive()

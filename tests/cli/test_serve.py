@@ -28,7 +28,7 @@ SPACES = {
 @pytest.fixture
 def spaces(tmp_path: Path) -> Path:
     path = tmp_path / "spaces.json"
-    path.write_text(json.dumps(SPACES))
+    path.write_text(json.dumps(SPACES), "utf-8-sig")  # as editors of other systems save it
     return path
 
 
@@ -100,6 +100,23 @@ def test_a_run_of_other_spaces_is_refused_with_the_path(
         assert done.returncode == 2
         assert named in done.stderr
         assert "--run-version" in done.stderr
+
+
+def test_a_run_that_another_process_has_is_not_said_to_be_served(
+    command: Callable[..., Any], spaces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(spaces.parent)
+
+    async def make() -> TrainingRun:
+        run = await TrainingRun.create("spaces", "served")
+        await run.write_config(TrainConfig(env="", agent="dqn", spaces=SPACES))
+        return run
+
+    run = anyio.run(make)
+    done = command("serve", "--spaces", "spaces.json", "--port", "0")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is being written by process" in done.stderr
+    run.release()
 
 
 def test_resume_names_the_command_that_continues_a_served_run(

@@ -65,10 +65,15 @@ class ServedTraining:
         return await to_thread.run_sync(cls, config, run, max_steps)
 
     async def begin(self, root: Path, name: str, version: str) -> None:
-        """Make the run, if there is none to continue."""
+        """Lock the run; make it, if there is none to continue.
+
+        Raises:
+            RunLocked: Another process writes it.
+        """
         if self._run is None:
             self._is_new_root = not await to_thread.run_sync(root.exists)
             self._run = await TrainingRun.create(name, version, root=root)
+        await self._run.acquire_if_needed()
 
     @property
     def what(self) -> str:

@@ -112,6 +112,7 @@ def test_a_learner_that_is_killed_resumes_by_itself_and_those_who_follow_may_lea
     code, output = ended(first)
     assert code == 0, output
     assert f"stoker stop runs/CartPole-v1/v1/{run.name}" in output
+    assert "resuming" not in output
     os.kill(status.pid, signal.SIGSTOP)  # until there is somebody who follows
     followers = [command(*TRAIN), command("resume", str(run), "--restart-learner")]
     for follower in followers:

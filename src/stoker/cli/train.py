@@ -311,8 +311,9 @@ class Resume(TrainingCommand, frozen=True, kw_only=True):
                 run = await TrainingRun.resume(run.directory)
                 run.is_new = not await to_thread.run_sync(run.has_begun)  # but for a config
                 agent = _checked_agent(config)
-                driver.say(f"resuming {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
-                if not reached and not (self.roll_forward and run.journal.segments()):
+                verb = "training" if run.is_new else "resuming"
+                driver.say(f"{verb} {config.agent} on {name_of(config)}; run: {from_here(run.directory)}")
+                if not (reached or run.is_new or (self.roll_forward and run.journal.segments())):
                     driver.say("no checkpoint yet: the training starts from the beginning")
                 roll_forward = "strict" if self.strict else self.roll_forward
                 return await driver.drive(config, run, agent, roll_forward=roll_forward)

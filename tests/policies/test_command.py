@@ -6,12 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stoker import load_policy
 from stoker.cli.main import main
+from stoker.writer import load_checkpoint, publish_checkpoint
 
 
 def test_it_writes_a_policy_that_is_named(
@@ -59,3 +61,33 @@ def test_a_mistake_is_one_line(
     said = capsys.readouterr().err
     assert message in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("age", "code", "message"),
+    [
+        (lambda state: state["agent"].pop("opt_steps"), 2, "is incomplete: it lacks opt_steps"),
+        (lambda state: state["agent"].update(optimizer={}), 1, "cannot be restored here (KeyError: 'mean')"),
+        (lambda state: state.pop("session"), 1, "cannot be restored here (KeyError: 'session')"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_named_in_one_line(
+    cartpole: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    age: Callable[[dict[str, Any]], object],
+    code: int,
+    message: str,
+) -> None:
+    run = shutil.copytree(cartpole, tmp_path / "runs/CartPole-v1/v1/20260101_000000")
+    path = run / "checkpoints/step_100.pt"
+    age(state := load_checkpoint(path))
+    publish_checkpoint(state, path)
+    for words in (
+        ["eval", str(run), "--checkpoint", "100"],
+        ["export", str(run), "--which", "100", "-o", str(tmp_path / "policy")],
+    ):
+        assert main(words) == code
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"stoker: error: {path}: ")
+        assert message in line

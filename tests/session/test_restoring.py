@@ -279,7 +279,7 @@ async def test_a_checkpoint_with_the_content_of_another_version_is_refused_in_on
     with pytest.raises((RunBroken, ConfigError)) as raised:
         await TrainingSession(dqn(), await TrainingRun.resume(run.directory)).__aenter__()
     assert str(raised.value).startswith(f"{path}: it")
-    assert "resume with the version of stoker and of the agent that wrote it" in str(raised.value)
+    assert "use the version of stoker and of the agent that wrote it" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

@@ -71,7 +71,7 @@ class PolicyCommand(RunCommand, frozen=True, kw_only=True):
             ConfigError: The checkpoint is another agent's, or a module of the run cannot be imported.
         """
         from stoker.cli.stored import open_trained
-        from stoker.runs.wanted import load_wanted
+        from stoker.runs.wanted import content_of, load_wanted
 
         run, config = await open_trained(self.run)
         path, state = await to_thread.run_sync(load_wanted, run, self.checkpoint)
@@ -84,10 +84,11 @@ class PolicyCommand(RunCommand, frozen=True, kw_only=True):
         agent = agent_for(config)
         if (kind := state.get("agent_type")) != type(agent).__name__:
             raise ConfigError(f"{path}: trained by {kind}, the run's config says {config.agent}")
-        agent.load_state_dict(state["agent"])
+        with content_of(path):
+            agent.load_state_dict(state["agent"])
+            steps = int(state["session"]["total_steps"])
         if self.checkpoint is None and path != run.best_checkpoint_path:
             print("there is no best checkpoint: this is the latest", file=sys.stderr)
-        steps = int(state["session"]["total_steps"])
         return StoredPolicy(run, config, path, PolicySnapshot(agent.policy(), total_steps=steps, state={}))
 
     def seed_of(self, config: TrainConfig) -> int:

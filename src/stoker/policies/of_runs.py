@@ -25,7 +25,7 @@ from stoker.protocol import Spaces
 from stoker.runs import TrainingRun
 from stoker.runs.layout import CONFIG
 from stoker.runs.metadata import read_json
-from stoker.runs.wanted import load_wanted
+from stoker.runs.wanted import content_of, load_wanted
 from stoker.settings import settings_from
 from stoker.trainer.config import TrainConfig, config_from
 from stoker.trainer.making import agent_and_spaces_for
@@ -81,40 +81,45 @@ def trained_policy(path: AnyPath, which: str | int | None = None) -> TrainedPoli
     """Find a run's policy; the errors are those of ``load_policy``. Blocks."""
     run = TrainingRun.find(path)
     checkpoint, state = load_wanted(run, None if which is None else str(which))
-    return policy_in(state, run, checkpoint.name)
+    return policy_in(state, run, checkpoint)
 
 
-def policy_in(state: Mapping[str, Any], run: TrainingRun | None, checkpoint: str = "") -> TrainedPolicy:
+def policy_in(
+    state: Mapping[str, Any], run: TrainingRun | None, checkpoint: Path | None = None
+) -> TrainedPolicy:
     """The policy in the state of a checkpoint or of a ``PolicySnapshot``. Blocks.
 
     Args:
         state: whose tensors are copied.
         run: that it is from; None: a session without one.
-        checkpoint: the name of its file, if it is from one.
+        checkpoint: its file, if it is from one.
 
     Raises:
         RunBroken, ConfigError: As for ``load_policy``.
     """
     config = None if run is None else _config_of(run)
-    agent, observation_space, action_space = _agent_of(state, config, run)
-    agent.load_state_dict(state["agent"])
+    with content_of(checkpoint):
+        known = _known_agent_of(state)
+    agent, observation_space, action_space = known or _own_agent_of(state, config, run)
     parts = parts_of(observation_space)
-    description = PolicyDescription(
-        format=FORMAT,
-        env="" if config is None else config.env,
-        agent=type(agent).__name__,
-        run="" if run is None else _name_of(run),
-        checkpoint=checkpoint,
-        total_steps=int(state["session"]["total_steps"]),
-        opt_steps=int(state["session"]["opt_steps"]),
-        mean_reward=float(state["best"]["value"]) if "best" in state else None,
-        spaces=msgspec.to_builtins(Spaces.of(observation_space, action_space)),
-        observation=parts,
-        action=action_of(action_space),
-        frame_stack=1 if config is None else config.frame_stack,
-        preprocessing=tuple(_preprocessing(agent, parts)),
-        stoker=__version__,
-    )
+    with content_of(checkpoint):
+        agent.load_state_dict(state["agent"])
+        description = PolicyDescription(
+            format=FORMAT,
+            env="" if config is None else config.env,
+            agent=type(agent).__name__,
+            run="" if run is None else _name_of(run),
+            checkpoint="" if checkpoint is None else checkpoint.name,
+            total_steps=int(state["session"]["total_steps"]),
+            opt_steps=int(state["session"]["opt_steps"]),
+            mean_reward=float(state["best"]["value"]) if "best" in state else None,
+            spaces=msgspec.to_builtins(Spaces.of(observation_space, action_space)),
+            observation=parts,
+            action=action_of(action_space),
+            frame_stack=1 if config is None else config.frame_stack,
+            preprocessing=tuple(_preprocessing(agent, parts)),
+            stoker=__version__,
+        )
     return TrainedPolicy(agent, observation_space, action_space, description, run)
 
 
@@ -133,20 +138,22 @@ def _config_of(run: TrainingRun) -> TrainConfig | None:
         raise RunBroken(path, f"this stoker cannot use it: {error}") from error
 
 
-def _agent_of(
-    state: Mapping[str, Any], config: TrainConfig | None, run: TrainingRun | None
-) -> tuple[LearningAgent, Any, Any]:
-    """An agent for the state of a checkpoint, and its spaces.
-
-    The checkpoint of one of stoker's agents says all that is needed. Another agent is made as the config
-    says, for the spaces of its environment.
-    """
+def _known_agent_of(state: Mapping[str, Any]) -> tuple[LearningAgent, Any, Any] | None:
+    """One of stoker's agents and its spaces, of which a checkpoint says all; None: it is another agent's."""
     saved, kind = state["agent"], state.get("agent_type")
     name = saved.get("agent")
-    if name in AGENTS and AGENTS[name].agent.endswith(f":{kind}"):
-        seen, acted = (space_from(saved["spaces"][each]) for each in ("observation", "action"))
-        settings = settings_from(saved["config"], config_type(name), f"settings of a {kind}")
-        return make_agent(name, seen, acted, without_replay(settings)), seen, acted
+    if name not in AGENTS or not AGENTS[name].agent.endswith(f":{kind}"):
+        return None
+    seen, acted = (space_from(saved["spaces"][each]) for each in ("observation", "action"))
+    settings = settings_from(saved["config"], config_type(name), f"settings of a {kind}")
+    return make_agent(name, seen, acted, without_replay(settings)), seen, acted
+
+
+def _own_agent_of(
+    state: Mapping[str, Any], config: TrainConfig | None, run: TrainingRun | None
+) -> tuple[LearningAgent, Any, Any]:
+    """An agent made as the config says, for the spaces of its environment, and these."""
+    kind = state.get("agent_type")
     if run is None:
         raise ConfigError(
             f"the policy of a {kind} in a session without a run cannot be taken out: its checkpoint does not "

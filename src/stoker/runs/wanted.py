@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from stoker.errors import CheckpointNotFound, ConfigError
+from stoker.errors import CheckpointNotFound, ConfigError, RunBroken, StokerError
 from stoker.runs.run import TrainingRun
 from stoker.writer import files, load_checkpoint
 
+USABLE_BY: Final = "use the version of stoker and of the agent that wrote it, or train a new run"
 _TRIES = 10
 
 
@@ -40,3 +42,25 @@ def load_wanted(run: TrainingRun, wanted: str | None) -> tuple[Path, dict[str, A
     has = ", ".join([*names, *map(str, run.checkpoint_steps())]) or "none"
     which = "" if wanted is None else f" {wanted}"
     raise CheckpointNotFound(f"{run.directory} has no checkpoint{which}: it has {has}")
+
+
+@contextlib.contextmanager
+def content_of(path: Path | None) -> Generator[None]:
+    """Name the checkpoint in the errors of a block that takes an agent out of it.
+
+    Args:
+        path: its file; None: the state is from memory, and errors stay as they are.
+
+    Raises:
+        ConfigError: The agent does not take it.
+        RunBroken: It is not what this stoker or the agent saves.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if path is None or (isinstance(error, StokerError) and not isinstance(error, ConfigError)):
+            raise
+        if isinstance(error, ConfigError):
+            raise ConfigError(f"{path}: {error}") from error
+        problem = f"{type(error).__name__}: {error}"
+        raise RunBroken(path, f"its content cannot be restored here ({problem}); {USABLE_BY}") from error

@@ -26,7 +26,7 @@ from stoker.agents.protocol import (
     prior_of,
     settings_of,
 )
-from stoker.errors import ConfigError, JournalBroken, RunBroken, StokerError
+from stoker.errors import ConfigError, JournalBroken, RunBroken
 from stoker.journal import (
     DatasetGiven,
     EpisodeEnded,
@@ -36,6 +36,7 @@ from stoker.journal import (
     StreamMoved,
 )
 from stoker.runs import TrainingRun
+from stoker.runs.wanted import USABLE_BY, content_of
 from stoker.session.config import SessionConfig
 from stoker.session.journaling import EventJournal
 from stoker.session.metrics import TrainingMetrics
@@ -47,7 +48,6 @@ from stoker.types import Experience
 from stoker.writer import stage
 
 _FORMAT = 4
-_WAY_OUT = "resume with the version of stoker and of the agent that wrote it, or train a new run"
 _CHUNK = 1024
 _COUNTERS = {
     "total_steps": "total_steps",
@@ -242,9 +242,9 @@ class TrainingState:
         if state.get("format") != _FORMAT or state.get("kind") != "step":
             raise ConfigError(
                 f"{path}: it is a {state.get('kind')!r} of format {state.get('format')!r}, this stoker "
-                f"resumes a 'step' of format {_FORMAT}; {_WAY_OUT}"
+                f"resumes a 'step' of format {_FORMAT}; {USABLE_BY}"
             )
-        try:
+        with content_of(path):
             settings = None if state["journal"] is None else state["settings"]
             agent = agent_with(self.agent, state["agent_type"], settings, self.metrics.warn_once)
             check_prior(agent, msgspec.convert(state.get("prior"), PriorData | None))
@@ -260,11 +260,6 @@ class TrainingState:
             self.actors.restore(session["actor_episodes"], session["open_episodes"], streams)
             self.stats.load_state_dict(session["stats"])
             self.metrics.load_state_dict(session["recent_episodes"])
-        except StokerError:
-            raise
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            problem = f"{type(error).__name__}: {error}"
-            raise RunBroken(path, f"its content cannot be restored here ({problem}); {_WAY_OUT}") from error
         self.note_saved()
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ChecksInput as ChecksInput,
         HasPolicyModule as HasPolicyModule,
         HasReplay as HasReplay,
+        HasSpaces as HasSpaces,
         LearningAgent as LearningAgent,
         LearnsSeldom as LearnsSeldom,
         ObservesBatches as ObservesBatches,

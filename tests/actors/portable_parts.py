@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete
 
 from stoker.testing import ChainEnv, CrashingEnv, FakeAgent
 from stoker.types import ActMode
@@ -316,3 +317,21 @@ class Unpicklable(Right):
 class StayingAgent(PortableAgent):
     def policy(self) -> Any:
         return Unpicklable(self.opts)
+
+
+def one_way() -> ChainEnv:
+    """A chain that goes left only, and refuses to go right."""
+    env = ChainEnv()
+    env.action_space = Discrete(1)
+    return env
+
+
+class Wide(ChainEnv):
+    """Shows its observation twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = Box(0.0, 5.0, (2,), np.float32)
+
+    def _observation(self) -> Any:
+        return np.repeat(super()._observation(), 2)

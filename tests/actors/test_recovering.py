@@ -12,12 +12,15 @@ from typing import Any
 import anyio
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from gymnasium.vector import SyncVectorEnv
-from portable_parts import PortableAgent, Right
+from portable_parts import PortableAgent, Right, Wide, one_way
 
 from stoker import (
+    DQN,
     ActorFailed,
     ActorGroup,
+    ConfigError,
     EpisodeStatus,
     Experience,
     FailureLimit,
@@ -255,3 +258,38 @@ async def test_a_copy_is_told_the_ends_of_its_episodes() -> None:
     async with TrainingSession(Agent(), max_steps=4) as session:
         await run_actors(session, lambda: ChainEnv(2), ["a"], sync_interval=1)
     assert seen == ["a", "a", "a ended"] * 2
+
+
+@pytest.mark.parametrize("place", ["tasks", "threads", "processes"])
+@pytest.mark.parametrize(
+    ("make", "spaces"),
+    [
+        (Wide, r"observation space is Box\(0.0, 5.0, \(2,\), .*made for Box\(0.0, 5.0, \(1,\), "),
+        (one_way, r"action space is Discrete\(1\).*made for Discrete\(2\)"),
+    ],
+)
+async def test_one_of_other_spaces_than_the_agents_is_not_made_again(
+    place: Any, make: Callable[[], Any], spaces: str
+) -> None:
+    env = ChainEnv()
+    agent = DQN(env.observation_space, env.action_space)
+    with anyio.fail_after(60), pytest.raises(ConfigError, match=f"^env of actor 0 failed .*its {spaces}"):
+        async with TrainingSession(agent, max_steps=100) as session:
+            await run_actors(session, make, 1, place=place, limit=PATIENT)
+
+
+async def test_a_vector_environment_of_other_spaces_is_not_made_again() -> None:
+    env = ChainEnv()
+    agent = DQN(env.observation_space, env.action_space)
+    with anyio.fail_after(60), pytest.raises(ConfigError, match=r"is Discrete\(1\).* made for Discrete\(2\)"):
+        async with TrainingSession(agent, max_steps=100) as session:
+            await run_vector_actors(session, lambda: SyncVectorEnv([one_way] * 2), limit=PATIENT)
+
+
+async def test_one_that_fails_with_the_agents_spaces_is_made_again_whatever_its_bounds() -> None:
+    env = ChainEnv()
+    agent = DQN(Box(-1.0, 1.0, (1,), np.float32), env.action_space)
+    with anyio.fail_after(60):
+        async with TrainingSession(agent, max_steps=6) as session:
+            [report] = await run_actors(session, crashing_once(2), 1, limit=PATIENT)
+    assert (report.restarts, report.steps) == (1, 6)

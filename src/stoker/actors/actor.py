@@ -34,7 +34,7 @@ from stoker.actors.sessions import ActorSession
 from stoker.actors.streams import ActorReport, ActorStream, Gate, OnStep, PolicyFeed
 from stoker.actors.timing import ACTING, ACTOR_STATES, OBSERVING, RESETTING, STARTING, STEPPING
 from stoker.actors.worker import OwnPolicy
-from stoker.agents.protocol import ChecksInput
+from stoker.agents.protocol import ChecksInput, HasSpaces
 from stoker.envs import PlayedEnv, Stepping
 from stoker.errors import ActorFailed, InvalidExperience, SessionFailed, Stalled
 from stoker.notices import KNOWN
@@ -209,8 +209,14 @@ class Player(abc.ABC):
         """
 
     def _opened_env(self) -> AbstractAsyncContextManager[PlayedEnv]:
-        settings = self._settings
-        return opened_env(settings.factory, settings.stepping, f"env of actor {self.actor_id}", self.calls)
+        settings, name = self._settings, f"env of actor {self.actor_id}"
+        return opened_env(settings.factory, settings.stepping, name, self.calls, self._agent_spaces)
+
+    @property
+    def _agent_spaces(self) -> tuple[Any, Any] | None:
+        """The spaces that the agent was made for, if it knows them."""
+        agent = self._session.agent
+        return agent.env_spaces if isinstance(agent, HasSpaces) else None
 
     def leave(self, stuck: Stalled | None = None) -> None:
         """Leave the environment without waiting for it; if it is stuck, this counts as its failure."""

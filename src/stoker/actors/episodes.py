@@ -18,10 +18,12 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 
 from stoker.envs import PlayedEnv, Stepping, make_played
+from stoker.envs.misfits import misfit
 from stoker.envs.rounds import EPISODE_EXTRAS, Round, last_info
 from stoker.errors import ActorFailed, ConfigError, InvalidExperience, UnexpectedExit
 from stoker.nested import is_same
 from stoker.plain import shown
+from stoker.raising import described
 from stoker.settings import Count, NonNegative, Positive, Settings
 from stoker.stats import EpisodeRecord, check_record
 from stoker.threads import on_asyncio
@@ -143,19 +145,36 @@ class EnvCalls:
 
 @contextlib.asynccontextmanager
 async def opened_env(
-    factory: EnvFactory, stepping: Stepping, name: str, calls: EnvCalls | None = None
+    factory: EnvFactory,
+    stepping: Stepping,
+    name: str,
+    calls: EnvCalls | None = None,
+    spaces: tuple[Any, Any] | None = None,
 ) -> AsyncGenerator[PlayedEnv]:
     """Make an environment, and close it at the end of the block.
 
     An error in closing is logged and not raised: no episode depends on the environment any more.
 
+    Args:
+        factory: makes it.
+        stepping: where a plain environment is stepped.
+        name: names it in messages, and its thread.
+        calls: awaits the factory.
+        spaces: those of the agent that plays it, if they are known.
+
     Raises:
         EnvironmentFailed: The factory raised.
-        ConfigError: The factory made something that cannot be played.
+        ConfigError: The factory made something that cannot be played; or it failed in the block, and has
+            other spaces than the agent.
     """
     env = await (calls or EnvCalls())(make_played(factory, stepping, name))
     try:
         yield env
+    except (EnvironmentFailed, PolicyFailed, InvalidExperience) as error:
+        found = None if spaces is None else misfit((env.observation_space, env.action_space), spaces)
+        if found is not None:
+            raise ConfigError(f"{name} failed ({described(error.__cause__ or error)}): {found}") from error
+        raise
     finally:
         try:
             await env.close()

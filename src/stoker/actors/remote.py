@@ -98,7 +98,10 @@ class RemoteActor(Player):
 
     def _assignment(self) -> Assignment:
         seed, episode = self._settings.seed, self._stream.next_episode
-        return Assignment(actor_id=self.actor_id, seed=seed, episode=episode, asks=self._asks)
+        spaces = self._agent_spaces
+        return Assignment(
+            actor_id=self.actor_id, seed=seed, episode=episode, asks=self._asks, agent_spaces=spaces
+        )
 
     async def _start_worker(self, link: Link) -> None:
         async with self._starting:

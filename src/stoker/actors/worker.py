@@ -124,6 +124,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         window_steps: its credit at the start, which is the most steps in flight; at least ``batch_steps``.
         batch_steps: the most events in one message.
         max_delay_s: the longest time between two messages, checked at the end of each step.
+        agent_spaces: those that the agent was made for; None: it does not know them.
     """
 
     actor_id: ActorId
@@ -135,6 +136,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     window_steps: int = 64
     batch_steps: int = 16
     max_delay_s: float = 0.02
+    agent_spaces: tuple[Any, Any] | None = None
 
 
 class Worker:
@@ -184,7 +186,7 @@ class Worker:
         self._post(messages.Ready())
         try:
             try:
-                async with opened_env(factory, "inline", name) as env:
+                async with opened_env(factory, "inline", name, spaces=mine.agent_spaces) as env:
                     try:
                         while self._may_continue():
                             await play(env)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ChecksBatches as ChecksBatches,
         ChecksInput as ChecksInput,
         HasReplay as HasReplay,
+        HasSpaces as HasSpaces,
         LearningAgent as LearningAgent,
         LearnsSeldom as LearnsSeldom,
         ObservesBatches as ObservesBatches,

@@ -222,6 +222,11 @@ class BaseAgent(ABC, Generic[ConfigT, NetworkT, PolicyT]):
             **{name: dict(part.state_dict()) for name, part in self._parts.items()},
         }
 
+    @property
+    def env_spaces(self) -> tuple[Any, Any]:
+        """The spaces of observations and actions that it was made for."""
+        return self._spaces.given
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned; publish to policies afterwards.
 

@@ -88,7 +88,6 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     """
 
     total_steps: int
-    _env_spaces: tuple[Any, Any]
     """The environment's spaces of observations and actions, as the constructor got them."""
 
     def __init__(
@@ -140,11 +139,6 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
         self._store_columns(self._replay, batch)
         self.total_steps += len(batch)
         self._losses.observed(batch.actor_ids[-1])
-
-    @property
-    def env_spaces(self) -> tuple[Any, Any]:
-        """The spaces of observations and actions that it was made for."""
-        return self._env_spaces
 
     @property
     def prior(self) -> PriorData | None:
@@ -283,7 +277,7 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     def _made_with(self, config: ConfigT) -> Self | None:
         kind: Any = type(self)
         is_ours = kind.__init__.__module__.startswith("stoker.agents.")
-        return kind(*self._env_spaces, config, device=self._device) if is_ours else None
+        return kind(*self.env_spaces, config, device=self._device) if is_ours else None
 
     def _check_replay_settings(self, saved: Mapping[str, Any]) -> None:
         config = self.config

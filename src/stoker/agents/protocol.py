@@ -210,17 +210,22 @@ class PriorData(msgspec.Struct, frozen=True):
 
 
 @runtime_checkable
-class UsesPriorData(LearningAgent, Protocol):
-    """An agent that learns from prior data besides the transitions that it observes.
-
-    Prior data are not counted in ``total_steps``, not saved and not journaled: a resume or a replay makes the
-    agent again and gives it the same data before it loads the state.
-    """
+class HasSpaces(Protocol):
+    """An agent that knows its spaces. An environment of others that fails ends the session at once."""
 
     @property
     def env_spaces(self) -> tuple[Any, Any]:
         """The spaces of observations and actions that it was made for."""
         ...
+
+
+@runtime_checkable
+class UsesPriorData(LearningAgent, HasSpaces, Protocol):
+    """An agent that learns from prior data besides the transitions that it observes.
+
+    Prior data are not counted in ``total_steps``, not saved and not journaled: a resume or a replay makes the
+    agent again and gives it the same data before it loads the state.
+    """
 
     @property
     def prior(self) -> PriorData | None:

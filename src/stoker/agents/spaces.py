@@ -68,6 +68,8 @@ class AgentSpaces(Generic[ActionsT]):
         self._first, self._last = self.actions.first, self.actions.last
         columns = self.observations.mask
         self.mask: ActionMask | None = None if columns is None else ActionMask(columns, self.actions)
+        self.given: tuple[gymnasium.Space[Any], gymnasium.Space[Any]] = observation_space, action_space
+        """The environment's, as they were given."""
         self.plain: dict[str, Any] = {
             "observation": plain_space(observation_space),
             "action": plain_space(action_space),

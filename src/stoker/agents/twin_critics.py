@@ -150,7 +150,6 @@ class TwinCriticAgent(OffPolicyAgent[ConfigT, Actor, PolicyT]):
         n_outputs = scale.size * self._outputs_per_number
         actor = self._actor_type(observations, n_outputs, scale, config, generator).to(resolved)
         super().__init__(spaces, config, seeds, actor)
-        self._env_spaces = observation_space, action_space
         self._scale = scale
         self._critics = critics = TwinCritics(observations, scale.size, config, generator).to(resolved)
         self._critic_weights = PackedWeights(critics, has_gradients=True)

@@ -55,7 +55,7 @@ def columns(space: Any, n: int = 120) -> dict[str, Any]:
 async def trained(run: TrainingRun, agent: Any, max_opts: int) -> Any:
     config = TrainerConfig(max_opts=max_opts, save_interval=20)
     trainer = Trainer(agent, ChainEnv, config, run=run, keep_journal="all", keep_checkpoints=None)
-    await trainer.train_offline(columns(agent._env_spaces[1]))
+    await trainer.train_offline(columns(agent.env_spaces[1]))
     return agent
 
 

@@ -57,7 +57,6 @@ class BC(OffPolicyAgent[BCConfig, Imitator, BCPolicy]):
         head, seeds = head_of(self.name, spaces.actions), AgentSeeds.of(seed)
         network = Imitator(spaces.observations, head, config, seeds.for_weights())
         super().__init__(spaces, config, seeds, network.to(resolve_device(device)))
-        self._env_spaces = observation_space, action_space
         self._passes = StackedPasses((network.mlp,), self._weights)
         self._features = Features(network.encoder)
 

@@ -64,7 +64,6 @@ class QLearningAgent(OffPolicyAgent[ConfigT, NetworkT, QPolicy[Any]]):
         seeds = AgentSeeds.of(seed)
         network = self._network_for(spaces, config, seeds).to(resolve_device(device))
         super().__init__(spaces, config, seeds, network)
-        self._env_spaces = observation_space, action_space
         self._target = TargetNetwork(network, self._weights, config.tau, config.target_update_interval)
         self._parts["target"] = self._target.network
 

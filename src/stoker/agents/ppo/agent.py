@@ -118,7 +118,6 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             body = checked_body(network, sample, distribution, packed)
         actor_critic = ActorCritic(body, observations, distribution, config).to(resolved)
         super().__init__(spaces, config, seeds, actor_critic, config.adam_eps)
-        self._env_spaces = observation_space, action_space
         self._has_given_network = network is not None
         self._passes = passes_of(body, self._weights)
         self._shuffle = seeded_generator(seeds.learning)
@@ -160,7 +159,7 @@ class PPO(BaseAgent[PPOConfig, ActorCritic, PPOPolicy]):
             network = copy.deepcopy(body.body if isinstance(body, PartsBody) else body)
             for weight, own in zip(network.parameters(), self._network.body.parameters(), strict=True):
                 weight.requires_grad_(own.requires_grad)
-        return kind(*self._env_spaces, config, device=self._device, network=network)
+        return kind(*self.env_spaces, config, device=self._device, network=network)
 
     @property
     def _published(self) -> dict[str, float]:

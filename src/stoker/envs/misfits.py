@@ -6,7 +6,7 @@ Bounds do not count: an agent may have narrower ones than the environment.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
@@ -35,7 +35,7 @@ def misfit(env: tuple[Any, Any], agent: tuple[Any, Any]) -> str | None:
 
 def _form(space: Any) -> Any:
     """What the values of a space look like, bounds apart."""
-    kind: type[object] = type(space)
+    kind = cast("type[object]", type(space))
     if issubclass(kind, spaces.Discrete):
         return int(space.start), int(space.n)
     if issubclass(kind, spaces.MultiDiscrete):

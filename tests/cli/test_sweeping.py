@@ -283,10 +283,33 @@ def test_the_live_table_shows_those_at_work_where_it_has_no_room_for_all() -> No
     with console.capture() as capture:
         console.print(drawn(seeds, console))
     head, *rows, summary = [line.split() for line in _plain(capture.get()).splitlines()]
-    assert head == ["seed", "steps", "steps/s", "ETA", "reward", "eval", "best", "state"]
+    assert head == ["seed", "done", "steps", "steps/s", "ETA", "reward", "eval", "best", "state"]
     assert [row[0] for row in rows] == ["40", "30", "0", "1", "2", "3"]
     assert rows[1][-7:] == ["1,500/3,000", "123", "-", "7.5", "-", "-", "running"]
     assert " ".join(summary) == "50 seeds: 48 waiting, 1 running, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("width", "names"),
+    [
+        (40, "seed done reward state"),
+        (60, "seed done ETA reward eval best state"),
+        (92, "seed done steps steps/s ETA reward eval best state"),
+    ],
+)
+def test_a_narrow_terminal_shows_whole_values_of_fewer_kinds(width: int, names: str) -> None:
+    seed = SeedRun(7, Order("train", {}))
+    seed.state = "running"
+    values = {"mean_reward": -1234.5, "last_eval": -1200.0, "best": -1100.5}
+    seed.report = Report(total_steps=1_234_567, limit=9_876_543, steps_per_s=1e3, eta_s=12345.0, **values)
+    console = Console(width=width, height=10, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(drawn([seed], console))
+    head, row, _ = capture.get().splitlines()
+    shown = dict(zip(head.split(), row.split(), strict=True))
+    assert " ".join(shown) == names
+    assert {"7", "12%", "-1,234.5", "running"} <= {*shown.values()}
+    assert "…" not in row
 
 
 def _plain(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from group_parts import agents, hand_over, team_of
 from rich.console import Console
 
-from stoker.cli.group_views import GroupReading, GroupScreen, PolicyReading, line_of
+from stoker.cli.group_views import GroupReading, GroupScreen, PolicyReading, drawn, line_of
 from stoker.multi import MultiAgentSession
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +55,21 @@ async def test_elsewhere_there_is_no_table(progress: bool) -> None:
     file = io.StringIO()
     await shown_of(terminal(file, force_terminal=not progress), progress=progress)
     assert file.getvalue() == "finishing\n"  # the first line is due after 5 s
+
+
+def test_a_narrow_terminal_shows_whole_values_of_fewer_kinds() -> None:
+    policy = PolicyReading(
+        name="red", steps=123_456, episodes=1000, reward=-1234.5, length=3.0, evaluation=-1200.0,
+        best=-1100.5, updates=99_999,
+    )  # fmt: skip
+    reading = GroupReading(joint_steps=1000, limit=2000, steps_per_s=500.0, elapsed_s=2.0, policies=(policy,))
+    console = Console(width=40, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(drawn(reading, "red", console.width))
+    _, *said, head, row = capture.get().splitlines()
+    assert " ".join(" ".join(said).split()) == "1,000/2,000 joint steps 500/s ETA 0:02 elapsed 0:02"
+    assert head.split() == ["policy", "steps", "reward", "best"]
+    assert row.split() == ["red", "123,456", "-1,234.5", "-1,100.5"]
 
 
 def test_a_line_has_each_policy() -> None:

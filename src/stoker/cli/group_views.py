@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stoker.multi import MultiAgentSession
+from stoker.trainer.views.tables import fitting_table
 from stoker.trainer.views.text import duration, number
 from stoker.trainer.views.view import LiveView, ScreenThread, View, is_live
 
@@ -22,8 +22,18 @@ _LINE_S, _RATE_S = 5.0, 10.0
 """Seconds between two plain lines, and that the speed is over."""
 _BAR = 24
 
-_WIDTHS = {"steps": 9, "episodes": 8, "reward": 8, "length": 6, "eval": 8, "best": 8, "updates": 9}
-"""Columns and their least widths: they do not move with each number."""
+_WIDTHS = {
+    "policy": 6,
+    "steps": 9,
+    "episodes": 8,
+    "reward": 8,
+    "length": 6,
+    "eval": 8,
+    "best": 8,
+    "updates": 9,
+}
+_SPARE = ("updates", "length", "episodes", "eval", "steps", "best")
+"""What a narrow terminal has no room for, in this order."""
 
 
 class PolicyReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +79,9 @@ class GroupScreen:
         self._limit = limit
         self._view: View[GroupReading] | None = None
         if progress and is_live(console):
-            self._view = LiveView(console, lambda reading: drawn(reading, title), shows_cursor=True)
+            self._view = LiveView(
+                console, lambda reading: drawn(reading, title, console.width), shows_cursor=True
+            )
         elif progress:
             self._view = _GroupLines(console)
         self._began_s = time.monotonic()
@@ -131,28 +143,26 @@ def _policy(session: MultiAgentSession, name: str) -> PolicyReading:
     )
 
 
-def drawn(reading: GroupReading, title: str) -> RenderableType:
+def drawn(reading: GroupReading, title: str, width: int) -> RenderableType:
     """The progress of the group, and a line for each policy."""
-    head = Table.grid(padding=(0, 2, 0, 0))
-    head.add_row(
-        ProgressBar(total=max(reading.limit, 1), completed=reading.joint_steps, width=_BAR),
-        Text(f"{reading.joint_steps:,}/{reading.limit:,} joint steps"),
-        Text(f"{reading.steps_per_s:,.0f}/s"),
-        Text(f"ETA {duration(reading.eta_s)}"),
-        Text(f"elapsed {duration(reading.elapsed_s)}"),
+    parts = (
+        f"{reading.joint_steps:,}/{reading.limit:,} joint steps",
+        f"{reading.steps_per_s:,.0f}/s",
+        f"ETA {duration(reading.eta_s)}",
+        f"elapsed {duration(reading.elapsed_s)}",
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("policy")
-    for name, width in _WIDTHS.items():
-        table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    for policy in reading.policies:
-        table.add_row(Text(policy.name, style="bold cyan"), *_cells(policy))
+    said = Text("  ".join(parts))
+    head = Table.grid(padding=(0, 2, 0, 0))
+    bar = ProgressBar(total=max(reading.limit, 1), completed=reading.joint_steps, width=_BAR)
+    head.add_row(*[bar] * (len(said) + _BAR + 2 <= width), said)
+    table = fitting_table(_WIDTHS, [_cells(policy) for policy in reading.policies], _SPARE, width)
     return Group(Text(title, style="bold"), head, table)
 
 
-def _cells(policy: PolicyReading) -> Sequence[str]:
-    values = (policy.reward, policy.length, policy.evaluation, policy.best)
-    return (f"{policy.steps:,}", f"{policy.episodes:,}", *map(number, values), f"{policy.updates:,}")
+def _cells(policy: PolicyReading) -> list[Text]:
+    values = map(number, (policy.reward, policy.length, policy.evaluation, policy.best))
+    numbers = (f"{policy.steps:,}", f"{policy.episodes:,}", *values, f"{policy.updates:,}")
+    return [Text(policy.name, style="bold cyan"), *map(Text, numbers)]
 
 
 def line_of(reading: GroupReading) -> str:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.sweep_messages import Order, Report
+from stoker.trainer.views.tables import fitting_table
 from stoker.trainer.views.text import duration, number
 from stoker.trainer.views.view import LiveView, View, is_live
 
@@ -27,11 +27,12 @@ _LINE_S = 5.0
 """Seconds between two plain lines of one seed, for each that is trained at once."""
 
 _BAR = 16
-_WIDE = 100
-"""Columns of a terminal that has room for bars."""
-
-_WIDTHS = {"steps": 15, "steps/s": 7, "ETA": 5, "reward": 7, "eval": 7, "best": 7, "state": 11}
-"""Columns and their least widths: they do not move with each number."""
+_WIDTHS = {
+    "seed": 4, "": _BAR, "done": 4, "steps": 15, "steps/s": 7, "ETA": 5, "reward": 7, "eval": 7, "best": 7,
+    "state": 9,
+}  # fmt: skip
+_SPARE = ("", "steps/s", "steps", "eval", "ETA", "best")
+"""What a narrow terminal has no room for, in this order."""
 
 _AROUND = 4
 """Lines around the seeds."""
@@ -138,29 +139,24 @@ def drawn(seeds: Sequence[SeedRun], console: Console) -> RenderableType:
     if len(seeds) > room:
         at_work = [seed for state in _FIRST for seed in seeds if seed.state == state]
         chosen = [*at_work, *(seed for seed in seeds if seed not in at_work)][:room]
-    is_wide = console.width >= _WIDE
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("seed", justify="right")
-    if is_wide:
-        table.add_column("")
-    for name, width in _WIDTHS.items():
-        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True, min_width=width)
-    for seed in chosen:
-        report = seed.report
-        bar = ProgressBar(total=max(report.limit, 1), completed=report.total_steps, width=_BAR)
-        cells: list[RenderableType] = [Text(str(seed.seed), style="bold cyan"), *[bar] * is_wide]
-        steps = f"{report.total_steps:,}/{report.limit:,}" if report.limit else "-"
-        rate = number(report.steps_per_s, 0) if seed.state == RUNNING else "-"
-        eta = duration(report.eta_s) if seed.state == RUNNING else "-"
-        cells += map(Text, (steps, rate, eta, *map(number, _values(report))))
-        table.add_row(*cells, Text(seed.state, style=_STYLES.get(seed.state, "")))
+    table = fitting_table(_WIDTHS, [_cells(seed) for seed in chosen], _SPARE, console.width)
     counts = Counter(seed.state for seed in seeds)
     summary = ", ".join(f"{count} {state}" for state, count in counts.items())
     return Group(table, Text(f"{len(seeds)} seeds: {summary}", style="dim"))
 
 
-def _values(report: Report) -> tuple[float | None, ...]:
-    return report.mean_reward, report.last_eval, report.best
+def _cells(seed: SeedRun) -> list[RenderableType]:
+    report = seed.report
+    bar = ProgressBar(total=max(report.limit, 1), completed=report.total_steps, width=_BAR)
+    done, steps, rate, eta = "-", "-", "-", "-"
+    if report.limit:
+        done, steps = f"{report.total_steps / report.limit:.0%}", f"{report.total_steps:,}/{report.limit:,}"
+    if seed.state == RUNNING:
+        rate, eta = number(report.steps_per_s, 0), duration(report.eta_s)
+    values = map(number, (report.mean_reward, report.last_eval, report.best))
+    state = Text(seed.state, style=_STYLES.get(seed.state, ""))
+    numbers = map(Text, (done, steps, rate, eta, *values))
+    return [Text(str(seed.seed), style="bold cyan"), bar, *numbers, state]
 
 
 def _line(seed: SeedRun) -> str:

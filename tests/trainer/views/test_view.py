@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import threading
 from typing import Any
 
@@ -83,9 +84,20 @@ def test_it_fits_and_shows_every_number(values: dict[str, Any], width: int) -> N
             "0.0123",
             "412.0",
             "475.2",
+            "60,000",
+            "20%",
         ):
             assert shown in text
         assert "55%" in text  # learning's share
+
+
+@pytest.mark.parametrize(("width", "n_asides"), [(40, 0), (58, 2), (77, 2), (80, 2)])
+def test_a_narrow_terminal_shows_restarts_and_as_much_beside_the_values_as_fits(
+    width: int, n_asides: int
+) -> None:
+    text = "\n".join(drawn({**FULL, "restarts": 3}, width, 24))
+    assert re.search(r"env restarts +3 ", text)
+    assert len(re.findall(r"@ \d+,000 steps", text)) == n_asides
 
 
 def test_a_tall_terminal_also_gets_a_chart() -> None:

@@ -1,6 +1,6 @@
 """The table of the live view, with the sections of Stable-Baselines3: rollout, time, train, eval.
 
-On a small terminal the table loses its last column, then the chart.
+A narrow terminal has a narrow last column, or none, and no chart. What matters is in every width.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _CHART_LINES = 7
 _METRICS = 4
 """The most metrics of the last optimization step that are shown; on a narrow terminal it is one."""
 _NARROW = 40
-"""The columns that labels and values take; the last column needs about as much again."""
+"""The columns that labels and values take."""
+_ASIDE, _WIDE_ASIDE = 18, 38
+"""The columns that the last column needs for its texts, and for the shares of the time and a chart."""
 
 _STYLES = {"ep_rew_mean": "bold green", "total_timesteps": "bold", "best": "bold green"}
 
@@ -33,7 +35,7 @@ _Row = tuple[str, str, RenderableType]
 def draw(reading: Reading, title: str, console: Console) -> RenderableType:
     """The table, in the size of the console and with the characters that it can show."""
     width, ascii_only = min(console.width, _WIDEST), console.options.ascii_only
-    room = width - _NARROW if width >= 2 * _NARROW - 2 else 0
+    room = width - _NARROW if width >= _NARROW + _ASIDE else 0
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, min_width=18)
     table.add_column(no_wrap=True, justify="right", min_width=12)
@@ -45,7 +47,11 @@ def draw(reading: Reading, title: str, console: Console) -> RenderableType:
             cells = [Text(f"  {label}"), Text(value, style=_STYLES.get(label, "")), aside]
             table.add_row(*cells[: len(table.columns)])
     body: RenderableType = table
-    if room and len(reading.curve) > 1 and console.height >= table.row_count + _CHART_LINES + 7:
+    if (
+        room >= _WIDE_ASIDE
+        and len(reading.curve) > 1
+        and console.height >= table.row_count + _CHART_LINES + 7
+    ):
         steps = range(len(reading.curve))
         lines = chart(steps, reading.curve, width - 6, _CHART_LINES, ascii_only=ascii_only)[:-1]
         plot = Text("\n".join(lines), style="green", no_wrap=True)
@@ -74,18 +80,19 @@ def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[s
         ("fps", number(reading.steps_per_s, 0), Text("steps per second", style="dim")),
         ("time_elapsed", duration(reading.elapsed_s), Text.assemble(("ETA ", "dim"), eta)),
     ]
-    if room:
-        busiest = max(reading.shares, key=lambda name: reading.shares[name], default="-")
-        shares = [
-            part for name, share in reading.shares.items() for part in ((f"{name} ", "dim"), f"{share:.0%}  ")
-        ]
-        times.append(("busiest", busiest, Text.assemble(*shares)))
-    else:
-        times += [("progress", f"{done:.0%}", ""), ("eta", eta, "")]
-        times += [(name, f"{share:.0%}", "") for name, share in reading.shares.items()]
+    if not room:
+        times += [("limit", number(reading.limit), ""), ("progress", f"{done:.0%}", ""), ("eta", eta, "")]
+    shares, aside = reading.shares, Text()
+    busiest = max(shares, key=lambda name: shares[name], default="-")
+    if room >= _WIDE_ASIDE:
+        parts = (part for name, share in shares.items() for part in ((f"{name} ", "dim"), f"{share:.0%}  "))
+        aside = Text.assemble(*parts)
+    elif shares:
+        busiest = f"{busiest} {shares[busiest]:.0%}"
+    times.append(("busiest", busiest, aside))
     yield "time", times
 
-    metrics = list(reading.metrics.items())[: _METRICS if room else 1]
+    metrics = list(reading.metrics.items())[: _METRICS if room >= _WIDE_ASIDE else 1]
     train: list[_Row] = [(name, short(value), "") for name, value in metrics]
     train.append(("n_updates", number(reading.opt_steps), ""))
     train.append(("queue", f"{reading.queue:.0%}", _bar(reading.queue, room - 2, "magenta")))
@@ -96,12 +103,13 @@ def _sections(reading: Reading, room: int, ascii_only: bool) -> Iterator[tuple[s
 
 def _rollout(reading: Reading, room: int, ascii_only: bool) -> list[_Row]:
     spark = sparkline(reading.curve, room - 2, ascii_only=ascii_only)
-    restarted = f"{reading.restarts} environments restarted" if reading.restarts else ""
     rollout: list[_Row] = [
         ("ep_rew_mean", number(reading.mean_reward), Text(spark, style="green")),
         ("ep_len_mean", number(reading.mean_length), Text("last 100 episodes", style="dim")),
-        ("episodes", number(reading.total_episodes), Text(restarted, style="yellow")),
+        ("episodes", number(reading.total_episodes), ""),
     ]
+    if reading.restarts:
+        rollout.append(("env restarts", number(reading.restarts), ""))
     if reading.workers:
         counts, _, rest = reading.workers.partition(" ")
         rollout.append(("workers", counts, Text(rest, style="yellow" if "," in rest else "dim")))

@@ -29,8 +29,9 @@ PLACE = r" \(\S+portable_parts\.py:\d+\)$"
 class Right:
     """A portable policy that goes right; what it remembers says with which weights."""
 
-    def __init__(self, opts: int = 0, seed: int | None = None, needs: Any = None) -> None:
+    def __init__(self, opts: int = 0, seed: int | None = None, needs: Any = None, width: int = 8) -> None:
         self.opts = opts
+        self.width = width
         self.seed = seed
         self.generator = np.random.default_rng(seed)
         self.exploration_rate = 0.25
@@ -47,10 +48,10 @@ class Right:
         )
 
     def fork(self, seed: int) -> Right:
-        return Right(self.opts, seed)
+        return Right(self.opts, seed, width=self.width)
 
     def weights(self) -> dict[str, Any]:
-        return {"opts": self.opts, "matrix": np.full((8, 8), self.opts)}
+        return {"opts": self.opts, "matrix": np.full((self.width, self.width), self.opts)}
 
     def load_weights(self, weights: Mapping[str, Any]) -> None:
         assert (weights["matrix"] == weights["opts"]).all()

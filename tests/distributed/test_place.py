@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import pytest
 import ray
-from portable_parts import PortableAgent
+from portable_parts import PortableAgent, Right
 from ray_parts import NotedEnv, noted_steps, noted_vector, pids_in, started_cluster
 
 from stoker import Experience, Trainer, TrainerConfig, TrainingSession, run_actors, run_vector_actors
@@ -78,6 +78,25 @@ async def test_a_killed_worker_is_replaced_and_its_lost_steps_are_known(
     n_noted = len(noted_steps(tmp_path))  # a kill may come between an environment's note and its return
     assert n_noted - 2 <= sum(worker.steps for worker in workers) + n_lost <= n_noted
     assert n_lost <= 2 * 2 * 128
+
+
+class HeavyAgent(PortableAgent):
+    """Has weights that are a megabyte large."""
+
+    def policy(self) -> Any:
+        return Right(self.opts, width=360)
+
+
+@pytest.mark.parametrize("kind", [PortableAgent, HeavyAgent])
+async def test_small_and_large_weights_reach_the_workers(
+    place: RayPlace, tmp_path: Path, kind: type[PortableAgent]
+) -> None:
+    agent = kind()
+    async with TrainingSession(agent, max_steps=400) as session:
+        await run_actors(session, partial(NotedEnv, tmp_path), 4, place=place)
+    acted_with = [(step.policy_version, step.policy_extras["opts"]) for step in agent.experiences]
+    assert all(version == opts for version, opts in acted_with), "these weights chose that action"
+    assert acted_with[-1][0] > 100, "new ones have come meanwhile"
 
 
 class KillingAgent(PortableAgent):

@@ -39,6 +39,9 @@ Events = queue.SimpleQueue[Callable[[], None]]
 _FINISH_S = 2.0
 """How long processes may take to report their counts at the end."""
 
+_INLINE_BYTES = 64 * 1024
+"""Weights of at most this size are sent in the call; larger ones once to each node."""
+
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -60,7 +63,7 @@ class RayCalls:
         self._node_id = str(_ray.get_runtime_context().get_node_id())
         # One thread each: polls wait, commands must not, and both must stay in order.
         self._host = _ray.remote(concurrency_groups={"poll": 1, "commands": 1})(Host)
-        self._references: WeakKeyDictionary[Weights, Any] = WeakKeyDictionary()
+        self._carried_weights: WeakKeyDictionary[Weights, Any] = WeakKeyDictionary()
 
     @property
     def is_connected(self) -> bool:
@@ -87,16 +90,18 @@ class RayCalls:
         self, actor: Any, delivery: Delivery, weights: Weights | None, then: Callable[[Answer], None]
     ) -> None:
         """Send it commands, and weights if it does not have them yet."""
-        arguments = [_encoder.encode(delivery)] + ([] if weights is None else [self._reference(weights)])
+        arguments = [_encoder.encode(delivery)] + ([] if weights is None else [self._carried(weights)])
         self._call(actor.deliver.options(concurrency_group="commands").remote(*arguments), then)
 
-    def _reference(self, weights: Weights) -> Any:
-        """Ray's reference to encoded weights; one for each version, however many workers need it."""
-        reference = self._references.get(weights)
-        if reference is None:
-            encoded = np.frombuffer(encode_message(weights), np.uint8)
-            self._references[weights] = reference = _ray.put(encoded)
-        return reference
+    def _carried(self, weights: Weights) -> Any:
+        """Encoded weights, made once for each version: the bytes if they are few, or else Ray's reference."""
+        carried = self._carried_weights.get(weights)
+        if carried is None:
+            carried = np.frombuffer(encode_message(weights), np.uint8)
+            if carried.nbytes > _INLINE_BYTES:
+                carried = _ray.put(carried)
+            self._carried_weights[weights] = carried
+        return carried
 
     def kill(self, actor: Any) -> None:
         """End a process, if it has not ended."""

@@ -5,6 +5,8 @@ Everything here can be imported, and so pickled by name; nothing here needs torc
 
 from __future__ import annotations
 
+import atexit
+import logging.handlers
 import multiprocessing
 import os
 import re
@@ -195,6 +197,26 @@ class Unpickled:
 
     def __reduce__(self) -> Any:
         return self.made_by
+
+
+class Tidying(Seeded):
+    """Leaves work for the exit of its process: an exit handler, a log in memory, a thread that runs."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        here = Path(folder)
+        atexit.register((here / "handler").touch)
+        log = logging.getLogger("simulator")
+        log.addHandler(logging.handlers.MemoryHandler(1000, target=logging.FileHandler(here / "log")))
+        log.warning("it has begun")
+        self.folder = here
+
+    def close(self) -> None:
+        threading.Thread(target=self.end).start()
+
+    def end(self) -> None:
+        threading.main_thread().join()
+        (self.folder / "thread").touch()
 
 
 def with_four_threads() -> type[Threaded]:

@@ -30,6 +30,7 @@ from portable_parts import (
     SlowChain,
     Spoilt,
     StayingAgent,
+    Tidying,
     Unpickled,
     always_crashing,
     by_actor,
@@ -259,6 +260,13 @@ async def test_steps_name_the_weights_that_chose_them_also_in_a_process_that_rep
     assert report.restarts == 1
     assert versions[7] == 7, "the eighth step was the first one of the new process"
     assert [e.policy_extras["opts"] for e in agent.experiences] == versions
+
+
+async def test_what_an_environment_left_for_the_exit_of_its_process_is_done(tmp_path: Path) -> None:
+    async with TrainingSession(PortableAgent(), max_steps=10) as session:
+        await run_actors(session, partial(Tidying, str(tmp_path)), 1, place="processes")
+    left = {name: (tmp_path / name).read_text() for name in ("handler", "thread", "log")}
+    assert left == {"handler": "", "thread": "", "log": "it has begun\n"}
 
 
 async def test_torch_has_one_thread_in_each_process() -> None:

@@ -417,7 +417,8 @@ async def test_joint_steps_are_handed_over_whole_and_one_at_a_time() -> None:
         await anyio.lowlevel.checkpoint()
         committing -= 1
         if len(counts) >= 40:
-            sessions["blue"].stop()
+            for session in sessions.values():
+                session.stop()
 
     async with sessions["red"], sessions["blue"]:
         seats = {name: LearningSeat(session) for name, session in sessions.items()}

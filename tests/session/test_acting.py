@@ -226,6 +226,21 @@ async def test_an_array_is_answered_at_once_or_together_with_those_who_have_come
     assert sorted(policy.batches[1][0]) == [0, 1, 2, 7]
 
 
+async def test_those_who_come_with_several_in_one_turn_share_a_pass_that_needs_no_other_task() -> None:
+    policy, answers = Doubling(), dict[int, Any]()
+    inference = inference_of(policy)  # nothing runs it
+
+    async def act(k: int) -> None:
+        answers[k] = await inference.ask_many([k, k + 1], EXPLORE, (k, k + 1))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as actors:
+            for k in (0, 10, 20):
+                actors.start_soon(act, k)
+    assert answers == {k: ([2 * k, 2 * k + 2], [str(k), str(k + 1)], 0) for k in (0, 10, 20)}
+    assert inference.n_passes == len(policy.batches) == 1
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_caller_that_lets_others_run_is_answered_without_another_turn() -> None:
     """A service lets them run between two messages: a turn more would be most of a message's time."""

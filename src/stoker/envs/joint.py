@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import msgspec
 
-from stoker.envs.results import Results, owned, then
+from stoker.envs.results import IMMUTABLE, Results, owned, then
 from stoker.errors import ConfigError, InvalidJointStep
 from stoker.plain import as_float, shown
 from stoker.types import EpisodeStatus
@@ -148,7 +148,12 @@ class CheckedJointEnv:
             must = "has no action, and must act", "has an action, and cannot act"
             raise InvalidJointStep(agent, must[agent not in self._acting])
         self._open |= self._acting
-        return then(self.env.step({agent: owned(action) for agent, action in actions.items()}), self._checked)
+        given = {
+            agent: action if action.__class__ in IMMUTABLE else owned(action)
+            for agent, action in actions.items()
+        }
+        result: Any = self.env.step(given)
+        return self._checked(result) if result.__class__ is JointStep else then(result, self._checked)
 
     def close(self) -> Any:
         """Close the environment, if it has a ``close``."""
@@ -186,13 +191,17 @@ class CheckedJointEnv:
         """An outcome in plain numbers; the agent's action is closed."""
         if agent not in self._open:
             raise InvalidJointStep(agent, f"got a reward of {shown(outcome.reward)} without an action")
-        status = outcome.status
+        status, reward, info = outcome.status, outcome.reward, outcome.info
         if (agent in now.acting) is not (status is _CONTINUING):
             problem = "acts after its last step" if status.is_done else "goes on, but does not act"
             raise InvalidJointStep(agent, f"has status {status.value} and {problem}")
-        reward = _finite(agent, outcome.reward)
+        if reward.__class__ is not float or reward - reward != 0.0:
+            reward = _finite(agent, reward)
         results = self._results_of(agent)
-        observation, *_, info = results.step((outcome.next_observation, reward, False, False, outcome.info))
+        if info.__class__ is dict:  # nearly always: kept short, as this is done for each agent
+            observation = results.taken(outcome.next_observation, "step")
+        else:
+            observation, *_, info = results.step((outcome.next_observation, reward, False, False, info))
         self._open.discard(agent)
         return Outcome(reward, observation, status, info)
 

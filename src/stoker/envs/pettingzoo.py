@@ -188,21 +188,26 @@ class ParallelJoint(_Adapter):
         live = {*self._live}
         outcomes: dict[str, Outcome] = {}
         acting: dict[str, Any] = {}
+        # In each step, for each agent: kept short.
+        has_masks, continuing = self._has_masks, EpisodeStatus.CONTINUING
         for agent in acted:
-            name = self._name(agent)
+            name = agent if agent.__class__ is str else self._name(agent)
             try:
                 terminated, truncated = bool(terminations[agent]), bool(truncations[agent])
                 reward, seen = rewards[agent], observations[agent]
             except KeyError:
                 raise InvalidJointStep(name, self._missing(agent, given)) from None
-            status = EpisodeStatus.of(terminated, truncated)
-            if status.is_done is (agent in live):
-                problem = "is still in env.agents" if status.is_done else "has left env.agents"
+            is_over = terminated or truncated
+            if is_over is (agent in live):
+                problem = "is still in env.agents" if is_over else "has left env.agents"
                 raise InvalidJointStep(name, f"{problem} with terminated={terminated}, truncated={truncated}")
             info = infos.get(agent, {})
-            seen = self._shown(agent, seen, info, is_over=status.is_done)
-            outcomes[name] = Outcome(reward, seen, status, info)
-            if not status.is_done:
+            if has_masks:
+                seen = self._shown(agent, seen, info, is_over=is_over)
+            if is_over:
+                outcomes[name] = Outcome(reward, seen, EpisodeStatus.of(terminated, truncated), info)
+            else:
+                outcomes[name] = Outcome(reward, seen, continuing, info)
                 acting[name] = seen
         unearned: dict[str, float] = {}
         if live.difference(acted) or len(observations) > len(acted) or len(rewards) > len(acted):
@@ -239,7 +244,9 @@ class ParallelJoint(_Adapter):
 
     def _dicts(self, result: Any, count: int, method: str) -> tuple[Any, ...]:
         values = cast("tuple[Any, ...]", result if isinstance(result, tuple) else ())
-        if len(values) != count or not all(isinstance(each, Mapping) for each in values):
+        if len(values) != count or not all(
+            each.__class__ is dict or isinstance(each, Mapping) for each in values
+        ):
             raise ConfigError(
                 f"{type(self.unwrapped).__name__}.{method} returned {shown(result)}: in a Parallel "
                 f"environment {method} returns {count} dicts by agent"

@@ -118,7 +118,7 @@ class Results:
             InvalidExperience: The observation does not fit its space, but an earlier one did.
         """
         observation, info = self._values(result, "reset")
-        return self._taken(observation, "reset"), info
+        return self.taken(observation, "reset"), info
 
     def step(self, result: Any) -> StepResult:
         """The five values of a step; the observation is a copy, the reward a float, the flags are bools.
@@ -135,10 +135,10 @@ class Results:
                 and truncated.__class__ is bool
                 and info.__class__ is dict
             ):
-                return self._taken(observation, "step"), reward, terminated, truncated, info
+                return self.taken(observation, "step"), reward, terminated, truncated, info
         observation, reward, terminated, truncated, info = self._values(result, "step")
         return (
-            self._taken(observation, "step"),
+            self.taken(observation, "step"),
             self._number("reward", reward),
             self._number("terminated", terminated),
             self._number("truncated", truncated),
@@ -163,7 +163,7 @@ class Results:
             return True
         return False
 
-    def _taken(self, observation: Any, method: str) -> Any:
+    def taken(self, observation: Any, method: str) -> Any:
         """A copy of an observation from this method of the environment.
 
         Raises:

@@ -37,8 +37,8 @@ class _FrameStack(Results):
         except (TypeError, ValueError) as error:
             raise ConfigError(f"observations of {self._space} cannot be stacked: {error}") from error
 
-    def _taken(self, observation: Any, method: str) -> Any:
-        frame = super()._taken(observation, method)
+    def taken(self, observation: Any, method: str) -> Any:
+        frame = super().taken(observation, method)
         if method == "reset":
             self._frames.extend([frame] * self._n)
         elif self._frames:

@@ -145,25 +145,33 @@ class Inference:
     ) -> Answer:
         """The same for the observations of several actors, in one pass; that costs no more than for one.
 
-        If nobody else waits, the pass over an array is computed here.
+        If nobody else waits, the pass over an array is computed here. Other callers share one with those of
+        the same turn of the event loop.
         """
         if isinstance(observations, np.ndarray):
             await checkpoint_if_cancelled()
             return await self._ask_now(observations, mode, actor_ids)
-        return await self._ask_together(observations, mode, actor_ids)
+        return await self._ask_in_turn(observations, mode, actor_ids)
 
     async def ask_soon(
         self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
     ) -> Answer:
-        """The same for any observations; on the event loop, one of the callers computes the pass.
+        """The same for any observations.
 
         A short pass costs less than a turn of the other tasks, so the first caller of a turn computes its own
-        at once. Other callers of that turn share one, which the first of them computes in the next turn.
+        at once.
         """
+        is_short = self._took_ns < SHORT_PASS_NS and not self._in_thread
+        if is_short and self._is_idle and not self._holds_loop:
+            return await self._ask_now(observations, mode, actor_ids)
+        return await self._ask_in_turn(observations, mode, actor_ids)
+
+    async def _ask_in_turn(
+        self, observations: Sequence[Any], mode: ActMode, actor_ids: Sequence[ActorId]
+    ) -> Answer:
+        """Share a pass with the other callers of this turn: the first of them computes it in the next one."""
         if self._in_thread:
             return await self._ask_together(observations, mode, actor_ids)
-        if self._took_ns < SHORT_PASS_NS and self._is_idle and not self._holds_loop:
-            return await self._ask_now(observations, mode, actor_ids)
         batch = self._soon
         if batch is None or batch.mode is not mode:
             batch = self._soon = _Batch(mode, time.perf_counter_ns())

@@ -10,6 +10,7 @@ A policy's decision is kept until the experience that it belongs to; ``decisions
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set as AbstractSet
 from typing import Any, Final
@@ -190,6 +191,9 @@ class Intake:
                 batch = list(experiences)
             except TypeError:
                 raise InvalidExperience(f"observe_many takes Experiences, not {shown(experiences)}") from None
+        if self.is_plain:
+            with contextlib.suppress(InvalidExperience):  # comes again, with its place
+                return [(self.check(experience), None) for experience in batch]
         found: list[Accepted] = []
         used: set[RememberedDecision] = set()
         for i, experience in enumerate(batch):

@@ -81,6 +81,7 @@ class RemoteActor(Player):
         self._tally.restart()
         self._syncs_before = report.syncs
         own = self._feed.fork(assignment.seed, self.actor_id, assignment.episode)
+        own.agent_spaces = self._agent_spaces
         self._sent = own.version
         link = self._place.link(assignment, self._settings.factory, own)
         try:
@@ -98,10 +99,7 @@ class RemoteActor(Player):
 
     def _assignment(self) -> Assignment:
         seed, episode = self._settings.seed, self._stream.next_episode
-        spaces = self._agent_spaces
-        return Assignment(
-            actor_id=self.actor_id, seed=seed, episode=episode, asks=self._asks, agent_spaces=spaces
-        )
+        return Assignment(actor_id=self.actor_id, seed=seed, episode=episode, asks=self._asks)
 
     async def _start_worker(self, link: Link) -> None:
         async with self._starting:

@@ -59,6 +59,8 @@ class OwnPolicy:
         self.version: int = version
         self.syncs: int = 0
         """How often it was updated."""
+        self.agent_spaces: tuple[Any, Any] | None = None
+        """Those that the agent was made for; None: it does not know them."""
 
     def act(self, observation: Any, actor_id: ActorId) -> tuple[Any, Any, int]:
         """An exploring action of an actor, its policy extras and the version.
@@ -124,7 +126,6 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
         window_steps: its credit at the start, which is the most steps in flight; at least ``batch_steps``.
         batch_steps: the most events in one message.
         max_delay_s: the longest time between two messages, checked at the end of each step.
-        agent_spaces: those that the agent was made for; None: it does not know them.
     """
 
     actor_id: ActorId
@@ -136,7 +137,6 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     window_steps: int = 64
     batch_steps: int = 16
     max_delay_s: float = 0.02
-    agent_spaces: tuple[Any, Any] | None = None
 
 
 class Worker:
@@ -186,7 +186,7 @@ class Worker:
         self._post(messages.Ready())
         try:
             try:
-                async with opened_env(factory, "inline", name, spaces=mine.agent_spaces) as env:
+                async with opened_env(factory, "inline", name, spaces=self._policy.agent_spaces) as env:
                     try:
                         while self._may_continue():
                             await play(env)

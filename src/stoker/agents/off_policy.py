@@ -88,7 +88,6 @@ class OffPolicyAgent(BaseAgent[ConfigT, NetworkT, PolicyT]):
     """
 
     total_steps: int
-    """The environment's spaces of observations and actions, as the constructor got them."""
 
     def __init__(
         self, spaces: AgentSpaces[Any], config: ConfigT, seeds: AgentSeeds, network: NetworkT

@@ -24,6 +24,7 @@ LAYERS: list[set[str]] = [
         "queues",
         "replies",
         "settings",
+        "space_kinds",
         "stalls",
         "threads",
     },

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text, Tuple
 
+from stoker import space_kinds
 from stoker.agents.plain_spaces import plain_space, space_from
 from stoker.errors import ConfigError
 
@@ -34,11 +36,28 @@ def test_a_space_survives_a_checkpoint(space: Space[Any]) -> None:
     file = io.BytesIO()
     torch.save(plain_space(space), file)
     file.seek(0)
-    made = space_from(torch.load(file, weights_only=True))
+    plain = torch.load(file, weights_only=True)
+    made = space_from(plain, gymnasium.spaces)
     assert made == space
     assert (made.dtype, made.shape) == (space.dtype, space.shape)
     if isinstance(space, Dict):
         assert list(made) == list(space)
+    ours = space_from(plain)
+    assert not isinstance(ours, Space)
+    assert (str(ours), str(plain_space(ours))) == (str(space), str(plain))
+    kind = getattr(space_kinds, type(space).__name__)
+    for each in (space, ours):
+        assert isinstance(each, kind)
+        assert isinstance(each, space_kinds.Space)
+        assert isinstance(each, space_kinds.Box) is (kind is space_kinds.Box)
+
+
+def test_a_kind_of_a_users_own_is_of_the_kind_that_it_derives_from() -> None:
+    class Angle(Box):
+        pass
+
+    assert isinstance(Angle(-1.0, 1.0, (2,)), space_kinds.Box)
+    assert not isinstance(Text(3), space_kinds.Box)
 
 
 def test_another_space_is_named() -> None:

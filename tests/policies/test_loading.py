@@ -12,9 +12,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from stoker import DQN, ActMode, TrainingRun, TrainingSession, export_policy, load_policy
+from stoker.agents import make_agent
 from stoker.errors import CheckpointNotFound, ConfigError, InvalidExperience, RunBroken, RunNotFound
 from stoker.trainer import agent_for, config_from
 
@@ -83,6 +84,48 @@ def test_an_exported_policy_needs_no_torch_and_no_gymnasium(cartpole: Path, tmp_
     words = [sys.executable, "-c", LIGHT, str(tmp_path / "policy")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+BARE = """
+import sys
+
+class NoGymnasium:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "gymnasium":
+            raise ModuleNotFoundError("there is no gymnasium here")
+
+sys.meta_path.insert(0, NoGymnasium())
+from stoker import load_policy
+print(load_policy(sys.argv[1]).act(eval(sys.argv[2])), "stoker.session" in sys.modules)
+"""
+
+
+MIXED = Dict(
+    a=Discrete(3), b=MultiBinary(2), c=Tuple([MultiDiscrete([2, 3])]), d=Box(0, 255, (1, 16), np.uint8)
+)
+
+
+@pytest.mark.parametrize(
+    ("agent", "seen", "acted", "observation"),
+    [
+        ("dqn", Box(-1.0, 1.0, (2,)), Discrete(3, start=2), [0.5, -0.5]),
+        ("sac", Box(-1.0, 1.0, (2,)), Box(np.float32([-1, 0]), np.float32([1, 2])), [0.5, -0.5]),
+        ("ppo", MIXED, MultiDiscrete([3, 4]), {"a": 1, "b": [0, 1], "c": ([1, 2],), "d": [[7] * 16]}),
+    ],
+)
+def test_the_policy_of_a_run_needs_no_gymnasium(
+    tmp_path: Path, agent: str, seen: Any, acted: Any, observation: Any
+) -> None:
+    async def main() -> TrainingRun:
+        run = await TrainingRun.create("own", root=tmp_path)
+        async with TrainingSession(make_agent(agent, seen, acted), run):
+            pass
+        return run
+
+    run = anyio.run(main).directory
+    words = [sys.executable, "-c", BARE, str(run), repr(observation)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == (f"{load_policy(run).act(observation)} False\n", "")
 
 
 def test_it_plays_an_environment(pendulum: Path) -> None:

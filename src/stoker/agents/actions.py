@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from numpy.typing import NDArray
 
 from stoker.agents.arrays import SHORT, ArrayValues, native_dtype
@@ -16,6 +14,7 @@ from stoker.errors import InvalidExperience
 from stoker.nested import is_same
 from stoker.plain import shown
 from stoker.replay import ArraySpec
+from stoker.space_kinds import Box, Discrete, MultiBinary, MultiDiscrete
 
 
 class DiscreteActions:
@@ -37,7 +36,7 @@ class DiscreteActions:
         self.last: int = self.first + self.n - 1
 
     @staticmethod
-    def fits(space: gymnasium.Space[Any]) -> bool:
+    def fits(space: Any) -> bool:
         """Whether the space is of this kind."""
         return isinstance(space, Discrete)
 
@@ -118,7 +117,7 @@ class MultiDiscreteActions(ArrayValues):
         self._most = self._least + (counts.astype(np.int64) - 1)
 
     @staticmethod
-    def fits(space: gymnasium.Space[Any]) -> bool:
+    def fits(space: Any) -> bool:
         """Whether the space is of this kind."""
         return isinstance(space, MultiDiscrete | MultiBinary) and 0 not in cast("Any", space).shape
 
@@ -196,7 +195,7 @@ class BoxActions(ArrayValues):
         self._bounds: tuple[list[float], list[float]] = self.low.tolist(), self.high.tolist()
 
     @staticmethod
-    def fits(space: gymnasium.Space[Any]) -> bool:
+    def fits(space: Any) -> bool:
         """Whether the space is of this kind."""
         return (
             isinstance(space, Box) and 0 not in space.shape and native_dtype(cast("Any", space)).kind == "f"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,8 +33,8 @@ class ArrayValues:
         dtype: what they are stored as.
     """
 
-    def __init__(self, space: gymnasium.Space[Any], dtype: np.dtype[Any], kinds: str) -> None:
-        self.shape: tuple[int, ...] = tuple(cast("Any", space).shape)
+    def __init__(self, space: Any, dtype: np.dtype[Any], kinds: str) -> None:
+        self.shape: tuple[int, ...] = tuple(space.shape)
         self.size: int = math.prod(self.shape)
         self.dtype = dtype
         self._kinds = kinds
@@ -129,6 +128,6 @@ def _limits(dtype: np.dtype[Any]) -> tuple[float, float]:
     return int(limits.min), int(limits.max)
 
 
-def native_dtype(space: gymnasium.Space[Any]) -> np.dtype[Any]:
+def native_dtype(space: Any) -> np.dtype[Any]:
     """The dtype of the space's values in this machine's byte order."""
-    return np.dtype(cast("Any", space).dtype.name)
+    return np.dtype(space.dtype.name)

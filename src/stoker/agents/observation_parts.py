@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 
+from stoker import space_kinds as spaces
 from stoker.agents.arrays import ArrayValues, native_dtype
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
@@ -146,7 +145,7 @@ def kind_of_box(space: spaces.Box) -> Kind:
 
 
 def space_parts(
-    agent: str, space: gymnasium.Space[Any], name: str, where: str, n_choices: int
+    agent: str, space: Any, name: str, where: str, n_choices: int
 ) -> tuple[list[PartLayout], Nest]:
     """The parts of a space, and how they nest.
 
@@ -186,7 +185,7 @@ def space_parts(
     )
 
 
-def _part(agent: str, space: gymnasium.Space[Any], name: str, where: str) -> PartLayout:
+def _part(agent: str, space: Any, name: str, where: str) -> PartLayout:
     match space:
         case spaces.Discrete():
             first, n = int(space.start), int(space.n)

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 
+from stoker import space_kinds as spaces
 from stoker.agents.arrays import ArrayValues, native_dtype
 from stoker.agents.observation_parts import (
     OBSERVED,
@@ -181,7 +180,7 @@ class PackedObservations:
 Observations: TypeAlias = PlainObservations | PackedObservations
 
 
-def observations_of(agent: str, space: gymnasium.Space[Any], n_choices: int = 0) -> Observations:
+def observations_of(agent: str, space: Any, n_choices: int = 0) -> Observations:
     """How an agent keeps the observations of a space.
 
     Args:

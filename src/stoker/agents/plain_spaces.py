@@ -1,21 +1,20 @@
-"""Gymnasium's spaces in plain values, so that a checkpoint holds those of its agent."""
+"""Spaces in plain values, so that a checkpoint holds those of its agent."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 
+from stoker import space_kinds as spaces
 from stoker.errors import ConfigError
 
 
-def plain_space(space: gymnasium.Space[Any]) -> dict[str, Any]:
+def plain_space(space: Any) -> dict[str, Any]:
     """The space as numbers, texts, tensors, and lists and dicts of these.
 
     Raises:
@@ -33,37 +32,43 @@ def plain_space(space: gymnasium.Space[Any]) -> dict[str, Any]:
         case spaces.MultiBinary():
             return {"kind": "MultiBinary", "shape": list(space.shape)}
         case spaces.Dict():
-            items: Any = cast("Any", space).spaces.items()
-            return {"kind": "Dict", "spaces": [[key, plain_space(each)] for key, each in items]}
+            return {
+                "kind": "Dict",
+                "spaces": [[key, plain_space(each)] for key, each in space.spaces.items()],
+            }
         case spaces.Tuple():
-            members: Any = cast("Any", space).spaces
-            return {"kind": "Tuple", "spaces": [plain_space(each) for each in members]}
+            return {"kind": "Tuple", "spaces": [plain_space(each) for each in space.spaces]}
         case _:
             raise ConfigError(f"a checkpoint cannot hold the space {space}")
 
 
-def space_from(plain: Mapping[str, Any]) -> gymnasium.Space[Any]:
-    """The space that ``plain_space`` was given."""
+def space_from(plain: Mapping[str, Any], kinds: Any = spaces) -> Any:
+    """The space that ``plain_space`` was given.
+
+    Args:
+        plain: its description.
+        kinds: has the classes: ``stoker.space_kinds`` or ``gymnasium.spaces``.
+    """
     kind = plain["kind"]
     if kind == "Discrete":
-        return spaces.Discrete(plain["n"], start=plain["start"])
+        return kinds.Discrete(plain["n"], start=plain["start"])
     if kind == "Dict":  # an OrderedDict keeps its order
-        return spaces.Dict(OrderedDict((key, space_from(each)) for key, each in plain["spaces"]))
+        return kinds.Dict(OrderedDict((key, space_from(each, kinds)) for key, each in plain["spaces"]))
     if kind == "Tuple":
-        return spaces.Tuple([space_from(each) for each in plain["spaces"]])
+        return kinds.Tuple([space_from(each, kinds) for each in plain["spaces"]])
     shape = tuple(plain["shape"])
     if kind == "MultiBinary":
-        return spaces.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
+        return kinds.MultiBinary(shape[0] if len(shape) == 1 else list(shape))
     dtype = np.dtype(plain["dtype"])
     if kind == "MultiDiscrete":
         counts, start = (_array(plain[name], shape, dtype) for name in ("nvec", "start"))
-        return spaces.MultiDiscrete(counts, dtype=dtype.type, start=start)
+        return kinds.MultiDiscrete(counts, dtype=dtype.type, start=start)
     low, high = (_array(plain[name], shape, dtype) for name in ("low", "high"))
-    return spaces.Box(low, high, shape, dtype.type)
+    return kinds.Box(low, high, shape, dtype.type)
 
 
-def _name(space: gymnasium.Space[Any]) -> str:
-    return np.dtype(cast("Any", space).dtype).name
+def _name(space: Any) -> str:
+    return np.dtype(space.dtype).name
 
 
 def _plain(numbers: Any) -> Any:

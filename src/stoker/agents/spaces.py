@@ -7,9 +7,8 @@ stored and learned from without a second look.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
-import gymnasium
 import numpy as np
 from msgspec.structs import replace
 
@@ -21,6 +20,9 @@ from stoker.agents.registry import AGENTS, action_kinds
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
 from stoker.types import Experience, ExperienceBatch
+
+if TYPE_CHECKING:
+    import gymnasium
 
 _FLOAT32_MIN, _FLOAT32_MAX = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
 _ARRAY: type[Any] = np.ndarray

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,6 +31,9 @@ from stoker.agents.twin_networks import Actor, TwinCritics
 from stoker.replay import Batch
 from stoker.replay.layout import from_numpy
 from stoker.types import ActMode
+
+if TYPE_CHECKING:
+    import gymnasium
 
 ConfigT = TypeVar("ConfigT", bound=TwinCriticConfig)
 PolicyT = TypeVar("PolicyT", bound="TwinCriticPolicy")

@@ -171,4 +171,4 @@ def _known_spaces(
 
     from stoker.agents.plain_spaces import space_from  # late, as it imports torch
 
-    return space_from(saved["observation"]), space_from(saved["action"])
+    return space_from(saved["observation"], gymnasium.spaces), space_from(saved["action"], gymnasium.spaces)

@@ -30,6 +30,7 @@ from stoker.journal import Journal
 from stoker.policies.description import PolicyDescription, parts_in
 from stoker.policies.exported import DESCRIPTION, FILES, policy_from_bytes
 from stoker.policies.of_runs import TrainedPolicy, outputs_of, program_of, trained_policy
+from stoker.protocol import Spaces
 from stoker.types import ActMode, AnyPath, Experience
 from stoker.writer import files
 
@@ -168,8 +169,9 @@ def _vectors(trained: TrainedPolicy, *, reads_journal: bool) -> _Vectors:
     """Observations of the run, evenly spaced over its last ones; without a journal samples of the space."""
     seen = _seen_in(trained.run.journal) if reads_journal and trained.run is not None else []
     if not seen:
-        trained.observation_space.seed(0)
-        return _Vectors([trained.observation_space.sample() for _ in range(_N_VECTORS)], "sampled")
+        space, _ = msgspec.convert(trained.description.spaces, Spaces).gymnasium()
+        space.seed(0)
+        return _Vectors([space.sample() for _ in range(_N_VECTORS)], "sampled")
     places = np.linspace(0, len(seen) - 1, _N_VECTORS).round().astype(int)
     return _Vectors([seen[place] for place in places], "journal")
 

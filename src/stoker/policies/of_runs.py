@@ -28,7 +28,6 @@ from stoker.runs.metadata import read_json
 from stoker.runs.wanted import content_of, load_wanted
 from stoker.settings import settings_from
 from stoker.trainer.config import TrainConfig, config_from
-from stoker.trainer.making import agent_and_spaces_for
 from stoker.types import ActMode, AnyPath
 from stoker.writer import files
 
@@ -163,6 +162,8 @@ def _own_agent_of(
         raise RunBroken(
             run.directory / CONFIG, f"is missing: it says how to make the agent, a {kind}; {_WRITE}"
         )
+    from stoker.trainer.making import agent_and_spaces_for  # late: it needs environments
+
     made = agent_and_spaces_for(config)
     if (own := type(made[0]).__name__) != kind:
         raise ConfigError(f"{run.directory}: trained by {kind}, but its config makes a {own}")

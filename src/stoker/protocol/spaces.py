@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
-import gymnasium
 import msgspec
 import numpy as np
-from gymnasium import spaces
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
+from stoker import space_kinds
 from stoker.errors import ConfigError
+
+if TYPE_CHECKING:
+    import gymnasium
 
 _LARGEST: Final = 2**53 - 1
 _MOST_ITEMS: Final = 1 << 24
@@ -168,30 +170,30 @@ def describe_space(space: gymnasium.Space[Any], names: Sequence[str] | None = No
     return described
 
 
-def _described(space: gymnasium.Space[Any], names: list[str] | UnsetType) -> Space:
+def _described(space: Any, names: list[str] | UnsetType) -> Space:
     match space:
-        case spaces.Box():
+        case space_kinds.Box():
             dtype: Any = np.dtype(space.dtype).name
             low, high = _bounds(space.low), _bounds(space.high)
             return BoxSpace([*space.shape], dtype, low, high, names)
-        case spaces.Discrete():
+        case space_kinds.Discrete():
             return DiscreteSpace(int(space.n), int(space.start), names)
-        case spaces.MultiDiscrete():
+        case space_kinds.MultiDiscrete():
             nvec: Any = space.nvec.reshape(-1).tolist()
             starts: Any = np.asarray(space.start).reshape(-1).tolist()
             start = starts[0] if len(set(starts)) == 1 else starts
             shape = UNSET if len(space.shape) == 1 else [*space.shape]
             kind: Any = np.dtype(space.dtype).name
             return MultiDiscreteSpace(nvec, shape, kind, start, names)
-        case spaces.MultiBinary():
-            return MultiBinarySpace([int(length) for length in cast("Any", space).shape], names)
-        case spaces.Dict():
-            inner: Mapping[Any, Any] = cast("Any", space).spaces
+        case space_kinds.MultiBinary():
+            return MultiBinarySpace([int(length) for length in space.shape], names)
+        case space_kinds.Dict():
+            inner: Mapping[Any, Any] = space.spaces
             if not all(isinstance(key, str) for key in inner):
                 raise ConfigError(f"{space} has keys that are no texts, which JSON cannot hold: rename them")
             return DictSpace({key: describe_space(each) for key, each in inner.items()})
-        case spaces.Tuple():
-            return TupleSpace([describe_space(each) for each in cast("Any", space).spaces])
+        case space_kinds.Tuple():
+            return TupleSpace([describe_space(each) for each in space.spaces])
         case _:
             raise ConfigError(
                 f"clients cannot be told the space {space}: use a Box, Discrete, MultiDiscrete or "
@@ -216,6 +218,8 @@ def space_from(description: Space, path: str = "space") -> gymnasium.Space[Any]:
     Raises:
         ConfigError: A length or a bound in it does not fit; the message begins with its path.
     """
+    from gymnasium import spaces  # late: spaces are described without it
+
     _check_names(description, f"{path}.names")
     match description:
         case BoxSpace(shape, dtype, low, high):

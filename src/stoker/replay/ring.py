@@ -8,9 +8,8 @@ them, and can be rebuilt from a journal.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +19,9 @@ from stoker.replay.layout import Array, ArraySpec
 from stoker.replay.storage import Storage, allocated_rows
 from stoker.replay.transition import Batch, TransitionSpec
 from stoker.types import AnyPath, Experience
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 class Ring:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-import gymnasium
 import numpy as np
 import torch
-from gymnasium import spaces
 
+from stoker import space_kinds as spaces
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.replay.layout import Array, ArraySpec, RowLayout
 from stoker.types import Experience
+
+if TYPE_CHECKING:
+    import gymnasium
 
 Nest: TypeAlias = "ArraySpec | Mapping[str, Nest] | tuple[Nest, ...]"
 """One value: an array, or a dict or tuple of nests. Its leaves have an order, and names with their path."""
@@ -275,23 +277,21 @@ def _listed(keys: Any) -> str:
     return ", ".join(reprlib.repr(key) for key in keys) or "(none)"
 
 
-def _nest(space: gymnasium.Space[Any], name: str) -> Nest:
+def _nest(space: Any, name: str) -> Nest:
     if isinstance(space, spaces.Dict):
-        inner = cast("Mapping[str, gymnasium.Space[Any]]", cast("Any", space).spaces)
-        return {key: _nest(value, f"{name}[{key!r}]") for key, value in inner.items()}
+        return {key: _nest(value, f"{name}[{key!r}]") for key, value in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        members = cast("Sequence[gymnasium.Space[Any]]", cast("Any", space).spaces)
-        return tuple(_nest(value, f"{name}[{i}]") for i, value in enumerate(members))
+        return tuple(_nest(value, f"{name}[{i}]") for i, value in enumerate(space.spaces))
     return _array(space, f"{name}, a {space}", f"{_KINDS}, and Dict and Tuple of these")
 
 
-def _array(space: gymnasium.Space[Any], what: str, taken: str) -> ArraySpec:
+def _array(space: Any, what: str, taken: str) -> ArraySpec:
     """The one array that a value of the space is."""
     if isinstance(space, spaces.Discrete):
         return _INDEX
     if not isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete):
         raise ConfigError(f"a replay cannot hold {what}: it takes {taken}")
-    name, shape = cast("Any", space).dtype.name, cast("Any", space).shape
+    name, shape = space.dtype.name, space.shape
     try:
         held = torch.as_tensor(np.empty(0, name)).dtype  # by its name: in this machine's byte order
     except TypeError as error:

@@ -5,9 +5,8 @@ It learns to act as the data do, by supervised learning: it sees observations an
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import torch
 
 from stoker.agents.actions import Actions, BoxActions, DiscreteActions, MultiDiscreteActions
@@ -22,6 +21,9 @@ from stoker.agents.off_policy import OffPolicyAgent, Update
 from stoker.agents.passes import StackedPasses
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 class BC(OffPolicyAgent[BCConfig, Imitator, BCPolicy]):

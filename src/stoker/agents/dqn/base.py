@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import gymnasium
 import torch
 
 from stoker.agents.actions import DiscreteActions
@@ -21,6 +20,9 @@ from stoker.agents.off_policy import OffPolicyAgent, TargetNetwork, Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
 from stoker.types import ActorId
+
+if TYPE_CHECKING:
+    import gymnasium
 
 ConfigT = TypeVar("ConfigT", bound=DQNConfig)
 NetworkT = TypeVar("NetworkT", bound=ValueNetwork)

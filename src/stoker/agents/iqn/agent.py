@@ -5,9 +5,8 @@ The improvements of DQN are settings here, too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 import torch
 
@@ -21,6 +20,9 @@ from stoker.agents.iqn.policy import IQNPolicy
 from stoker.agents.off_policy import Update
 from stoker.agents.spaces import AgentSpaces
 from stoker.replay import Batch
+
+if TYPE_CHECKING:
+    import gymnasium
 
 
 class IQN(QLearningAgent[IQNConfig, QuantileNetwork]):

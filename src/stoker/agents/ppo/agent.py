@@ -8,9 +8,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import gymnasium
 import numpy as np
 import torch
 from torch import nn
@@ -41,6 +40,9 @@ from stoker.errors import ConfigError, InvalidExperience
 from stoker.plain import shown
 from stoker.processing import RewardScaler
 from stoker.types import ActorId, Experience, ExperienceBatch
+
+if TYPE_CHECKING:
+    import gymnasium
 
 _LOGGED = ("policy_loss", "value_loss", "entropy", "approx_kl")
 """Of the last update's metrics, those that are logged with each episode."""

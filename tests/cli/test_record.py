@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
-from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
 import launching
+from films import frames_of
 from stoker.cli.video import Film
 from stoker.errors import ConfigError, StokerError
-
-
-def frames_of(path: Path, height: int, width: int) -> np.ndarray:
-    command = [get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-fps_mode", "passthrough"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    done = subprocess.run(command, capture_output=True, check=True)
-    return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
 def test_a_film_holds_each_step_of_the_episodes_that_eval_plays_and_replaces_no_file(

@@ -55,3 +55,16 @@ class CountingGame:
     def _seen(self, agent: str) -> Any:
         other = self.agents[1 - self.agents.index(agent)]
         return np.array([self._sums[agent], self._sums[other], self._turn / 2], np.float32)
+
+
+class DrawnGame(CountingGame):
+    """Renders the number of turns as gray."""
+
+    metadata = {"render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        return np.full((160, 160, 3), 40 * self._turn, np.uint8)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from films import frames_of
 from stoker import load_policy
 from stoker.cli.main import main
 from stoker.runs import TrainingGroup, TrainingRun
@@ -81,9 +83,47 @@ def test_policies_that_do_not_fit_are_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_several_policies_have_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("train", GAME, "--policy", "one=*", "--seeds", "0-2")
-    assert "--seeds 0-2 --policy: train a group for each --seed" in said(capsys, *words, code=2)
+def test_groups_of_several_seeds_are_averaged_by_policy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("train", GAME, "--name", "game", "--policy", "one=first", "--policy", "other=second", "-n", "60")
+    assert "stoker plot runs/NAME --group-by version" in said(capsys, *words, "--seeds", "0-1", code=2)
+    for seed in ("0", "1"):
+        said(capsys, *words, *SMALL, "--seed", seed)
+    said(capsys, "plot", "runs/game", "--group-by", "version", "-o", "game.svg")
+    picture = (tmp_path / "game.svg").read_text()
+    assert re.search(r"game/v1/one \(.*2 runs\)", picture)
+    assert re.search(r"game/v1/other \(.*2 runs\)", picture)
+    listed = said(capsys, "ls", "runs", "--group", "--json").splitlines()
+    assert {(each["version"], len(each["seeds"])) for each in map(json.loads, listed)} == {
+        ("v1/one", 2),
+        ("v1/other", 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "run"),
+    [
+        (("--policy", "one=first", "--policy", "other=second"), "other/"),
+        ((), ""),
+        (("--self-play", "--pool-freq", "25"), ""),
+    ],
+    ids=["a group", "a shared policy", "self-play"],
+)
+def test_a_film_shows_each_joint_step_of_the_episodes_that_eval_plays(
+    how: tuple[str, ...], run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said(capsys, "train", GAME.replace("Counting", "Drawn"), "--name", "game", *how, "-n", "60", *SMALL)
+    [config] = Path("runs/game/v1").glob(f"*/{run}config.json")
+    path = str(config.parent)
+    words = (path, "--episodes", "2", "--seed", "7", "--json")
+    filmed = json.loads(said(capsys, "record", *words, "-o", "film.mp4"))
+    scored = json.loads(said(capsys, "eval", *words))
+    assert filmed["episodes"] == scored["episodes"]
+    grays = [round(frame.mean() / 40) for frame in frames_of(Path("film.mp4"), 160, 160)]
+    assert grays == [*range(7), *range(7)]
 
 
 def test_self_play_is_trained_and_resumed(

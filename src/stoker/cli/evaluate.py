@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -91,6 +90,10 @@ class PolicyCommand(RunCommand, frozen=True, kw_only=True):
             print("there is no best checkpoint: this is the latest", file=sys.stderr)
         return StoredPolicy(run, config, path, PolicySnapshot(agent.policy(), total_steps=steps, state={}))
 
+    async def newest(self, run: Path) -> PolicySnapshot:
+        """The policy in the newest checkpoint of a run."""
+        return (await msgspec.structs.replace(self, run=str(run), checkpoint="latest").stored()).snapshot
+
     def seed_of(self, config: TrainConfig) -> int:
         """The seed of the episodes."""
         return config.seed if self.seed is None else self.seed
@@ -151,10 +154,10 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
             found = await evaluated_in_group(
                 stored.run.directory,
                 stored.snapshot,
-                self._newest,
+                self.newest,
                 self.episodes,
                 seed=self.seed,
-                render=self.render,
+                render_mode="human" if self.render else None,
             )
         else:
             found = await self._evaluated(stored)
@@ -175,14 +178,10 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
         print(EvalReport(total_steps=stored.snapshot.total_steps, n_episodes=self.episodes, stats=stats))
         return 0
 
-    async def _newest(self, run: Path) -> PolicySnapshot:
-        """The policy in the newest checkpoint of a run."""
-        return (await msgspec.structs.replace(self, run=str(run), checkpoint="latest").stored()).snapshot
-
     async def _evaluated(self, stored: StoredPolicy) -> Evaluation:
         """The result of its episodes."""
         from stoker.trainer import evaluate
-        from stoker.trainer.making import env_for
+        from stoker.trainer.making import with_render_mode
         from stoker.trainer.vectorizing import eval_factory_for
 
         config = stored.config
@@ -192,9 +191,9 @@ class Evaluate(PolicyCommand, frozen=True, kw_only=True):
         }
         factory = eval_factory_for(config, n_episodes=self.episodes)
         if self.render:
-            env_kwargs = {**config.env_kwargs, "render_mode": "human"}
-            factory = partial(env_for, msgspec.structs.replace(config, env_kwargs=env_kwargs))
-            more = {"stepping": "inline", "concurrency": 1}  # a window may need the main thread
+            shown = with_render_mode(msgspec.structs.replace(config, vectorize="none"), "human")
+            factory = eval_factory_for(shown)
+            more |= {"stepping": "inline", "concurrency": 1}  # a window may need the main thread
         return await evaluate(stored.snapshot, factory, self.episodes, seed=self.seed_of(config), **more)
 
     def _check_flags(self) -> None:

@@ -23,7 +23,8 @@ async def evaluated_in_group(
     n_episodes: int,
     *,
     seed: int | None,
-    render: bool,
+    render_mode: str | None,
+    around: Callable[[Any], Any] | None = None,
 ) -> Evaluation:
     """Score a policy in episodes with the others of its group.
 
@@ -35,7 +36,8 @@ async def evaluated_in_group(
         newest: the policy in the newest checkpoint of another one's run.
         n_episodes: how many episodes.
         seed: of the episodes; None: the training's.
-        render: whether to show them.
+        render_mode: how the environment shows them; None: not at all.
+        around: wraps the environment.
 
     Raises:
         RunBroken: The group cannot be read.
@@ -45,19 +47,19 @@ async def evaluated_in_group(
     from stoker.runs import TrainingGroup
     from stoker.trainer import Evaluation
     from stoker.trainer.groups import GroupConfig, play_together
+    from stoker.trainer.making import with_render_mode
 
     group = await to_thread.run_sync(TrainingGroup.find, run.parent)
     config = GroupConfig.from_builtins(group.committed.config, run.parent)
-    if render:
-        kwargs: dict[str, Any] = {**config.training.env_kwargs, "render_mode": "human"}
-        shown = msgspec.structs.replace(config.training, env_kwargs=kwargs, stepping="inline")
+    if render_mode is not None:
+        shown = with_render_mode(msgspec.structs.replace(config.training, stepping="inline"), render_mode)
         config = msgspec.structs.replace(config, training=shown)
     snapshots = {run.name: snapshot}
     for name in config.policies:
         if name != run.name:
             snapshots[name] = await newest(run.parent / name)
     try:
-        records = await play_together(config, snapshots, n_episodes, seed=seed)
+        records = await play_together(config, snapshots, n_episodes, seed=seed, around=around)
     except EnvironmentFailed as failure:
         raise ActorFailed("evaluation", 1, 0.0, failure.__cause__ or failure) from failure.__cause__
     return Evaluation(total_steps=snapshot.total_steps, records=tuple(records[run.name]))

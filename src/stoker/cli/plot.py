@@ -108,10 +108,8 @@ async def _curves_of(run: TrainingRun) -> Curves | None:
 
 async def _all_runs(path: str) -> list[TrainingRun]:
     """All runs below a directory; a broken one is left out with a warning."""
-    newest = await open_run(path)
-    if is_run(Path(path)):
-        return [newest]
-    found = await list_runs(path)
+    if is_run(Path(path)) or not (found := await list_runs(path)):
+        return [await open_run(path)]
     for error in found:
         if not isinstance(error, TrainingRun):
             _logger.warning("left out: %s", error)

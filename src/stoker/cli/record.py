@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from stoker.cli.evaluate import PolicyCommand, episodes_of
+from stoker.cli.evaluate import PolicyCommand, StoredPolicy, episodes_of
 from stoker.cli.options import Flag
 from stoker.cli.printing import from_here, say_json
 from stoker.errors import ConfigError
+from stoker.runs.layout import is_group
 from stoker.settings import Count
 from stoker.trainer.views.text import number
+
+if TYPE_CHECKING:
+    from stoker.cli.video import Film
+    from stoker.trainer import Evaluation
 
 
 class Record(PolicyCommand, frozen=True, kw_only=True):
     """Film a run's policy, greedily, over whole episodes, to one video. Nothing is written to the run.
 
-    The episodes are those that `stoker eval` plays with the same seed.
+    The episodes are those that `stoker eval` plays with the same seed; all policies of a group play in them.
     """
 
     output: Annotated[
@@ -40,40 +46,8 @@ class Record(PolicyCommand, frozen=True, kw_only=True):
         check_packages()
         found = await self.stored()
 
-        from stoker.trainer.making import env_for, plays_jointly
-
-        if plays_jointly(found.config):
-            raise ConfigError(
-                f"{found.config.env} is played by several agents, and a film shows a single environment: use "
-                "`stoker eval RUN --render`, which opens a window"
-            )
-
-        from gymnasium.wrappers import TimeLimit
-
-        from stoker.actors import FailureLimit
-        from stoker.trainer import evaluate
-
-        env_kwargs = {**found.config.env_kwargs, "render_mode": "rgb_array"}
-        config = msgspec.structs.replace(found.config, env_kwargs=env_kwargs)
         with Film() as film:
-
-            def make() -> Any:
-                try:
-                    env = env_for(config)
-                except ConfigError as error:
-                    raise ConfigError(f"a film needs render_mode='rgb_array': {error}") from error
-                longest = config.eval_max_episode_steps
-                return film.around(env if longest is None else TimeLimit(env, longest), config.env)
-
-            played = await evaluate(
-                found.snapshot,
-                make,
-                self.episodes,
-                seed=self.seed_of(config),
-                stepping="thread" if config.stepping == "auto" else config.stepping,  # some windows need it
-                concurrency=1,
-                limit=FailureLimit(failures=1),
-            )
+            played = await self._filmed(film, found)
             await film.publish(checked_target(target, replaces=self.force))
         if self.json:
             say_json({**found.facts(), "video": str(target), "episodes": episodes_of(played)})
@@ -82,3 +56,43 @@ class Record(PolicyCommand, frozen=True, kw_only=True):
             which = f"{found.path.name} of step {found.snapshot.total_steps:,}"
             print(f"{from_here(target.absolute())}: {which}, reward {rewards}")
         return 0
+
+    async def _filmed(self, film: Film, found: StoredPolicy) -> Evaluation:
+        """Play the episodes before the camera."""
+        from stoker.trainer.making import env_for, with_render_mode
+
+        config = with_render_mode(found.config, "rgb_array")
+        if is_group(found.run.directory.parent):
+            from stoker.cli.evaluate_group import evaluated_in_group
+
+            return await evaluated_in_group(
+                found.run.directory,
+                found.snapshot,
+                self.newest,
+                self.episodes,
+                seed=self.seed,
+                render_mode="rgb_array",
+                around=partial(film.around, name=config.env, longest=config.eval_max_episode_steps),
+            )
+
+        from stoker.actors import FailureLimit
+        from stoker.trainer import evaluate
+        from stoker.trainer.vectorizing import eval_factory_for
+
+        def make() -> Any:
+            try:
+                env = env_for(config)
+            except ConfigError as error:
+                raise ConfigError(f"a film needs render_mode='rgb_array': {error}") from error
+            return film.around(env, config.env, config.eval_max_episode_steps)
+
+        return await evaluate(
+            found.snapshot,
+            eval_factory_for(msgspec.structs.replace(config, vectorize="none"), make),
+            self.episodes,
+            seed=self.seed_of(config),
+            stepping="thread" if config.stepping == "auto" else config.stepping,  # some windows need it
+            concurrency=1,
+            max_episode_steps=config.eval_max_episode_steps,
+            limit=FailureLimit(failures=1),
+        )

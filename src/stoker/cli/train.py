@@ -403,7 +403,10 @@ def _check_seeds(given: Mapping[str, Any], in_file: dict[str, Any]) -> None:
     if "seeds" in both:
         seeds_from(both["seeds"])
         if both.get("policy"):
-            raise ConfigError(f"--seeds {both['seeds']} --policy: train a group for each --seed by itself")
+            raise ConfigError(
+                f"--seeds {both['seeds']} --policy: a sweep has one score for each seed, a group several: "
+                "train a group for each; `stoker plot runs/NAME --group-by version` averages each policy"
+            )
         if both.get("metrics_port") is not None:
             raise ConfigError(
                 f"--seeds {both['seeds']} --metrics-port {both['metrics_port']}: each seed is a process, and "

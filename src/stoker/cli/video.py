@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Self, SupportsFloat, cast
@@ -16,8 +16,11 @@ from typing import IO, Any, Self, SupportsFloat, cast
 import gymnasium
 import numpy as np
 from anyio import to_thread
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
+from stoker.envs import CheckedJointEnv, JointEnv, JointStep
+from stoker.envs.results import close_of, then
 from stoker.errors import ConfigError, MissingDependency, StokerError
 from stoker.writer import files
 
@@ -74,26 +77,35 @@ class Film:
         if self._directory is not None:
             self._directory.cleanup()
 
-    def around(self, env: Any, name: str) -> gymnasium.Env[Any, Any]:
-        """An environment that is filmed.
+    def around(self, env: Any, name: str, longest: int | None = None) -> Any:
+        """An environment that is filmed, with a picture of the reset and of each step or joint step.
 
         Args:
-            env: made with the render mode ``"rgb_array"``.
+            env: made with the render mode ``"rgb_array"``: a ``gymnasium.Env`` or a ``CheckedJointEnv``.
             name: of the environment, for messages.
+            longest: an episode is truncated after this many steps; None: its environment ends it. Who plays
+                a joint environment ends it there.
 
         Raises:
             ConfigError: It does not render pictures.
         """
-        if not isinstance(env, gymnasium.Env):
-            raise ConfigError(f"env={name!r} is a {type(env).__name__}: only a gymnasium.Env can be recorded")
+        if not isinstance(env, gymnasium.Env | CheckedJointEnv):
+            raise ConfigError(
+                f"env={name!r} is a {type(env).__name__}: only a gymnasium.Env can be recorded, and "
+                "environments of several agents"
+            )
         single = cast("gymnasium.Env[Any, Any]", env)
-        if single.render_mode != "rgb_array":
+        drawn: Any = env.unwrapped if isinstance(env, CheckedJointEnv) else single
+        if (mode := getattr(drawn, "render_mode", None)) != "rgb_array":
             raise ConfigError(
                 f"env={name!r} cannot be recorded: made with render_mode='rgb_array', its render_mode is "
-                f"{single.render_mode!r}"
+                f"{mode!r}"
             )
         self._n_envs += 1
-        return _Filmed(single, name, self._path / str(self._n_envs), self._episodes)
+        reel = _Reel(drawn, name, self._path / str(self._n_envs), self._episodes)
+        if isinstance(env, CheckedJointEnv):
+            return CheckedJointEnv(_FilmedJoint(env.env, env.unwrapped, reel, longest))
+        return _Filmed(single if longest is None else TimeLimit(single, longest), reel)
 
     async def publish(self, path: Path) -> None:
         """Join the episodes to one file.
@@ -141,50 +153,107 @@ def _failed(said: bytes, code: int) -> StokerError:
     return StokerError(f"ffmpeg failed: {' '.join(said.decode(errors='replace').split()) or code}")
 
 
-class _Filmed(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Films whole episodes: one that is closed before its end is not kept."""
+class _Reel:
+    """Films whole episodes of one environment: one that does not end is not kept.
 
-    def __init__(self, env: gymnasium.Env[Any, Any], name: str, prefix: Path, episodes: list[Path]) -> None:
-        super().__init__(env)
-        self._name, self._prefix, self._episodes = name, prefix, episodes
+    Args:
+        drawn: renders the pictures.
+        name: of the environment, for messages.
+        prefix: of the files.
+        episodes: where finished ones are added.
+    """
+
+    def __init__(self, drawn: Any, name: str, prefix: Path, episodes: list[Path]) -> None:
+        self._drawn, self._name, self._prefix, self._episodes = drawn, name, prefix, episodes
         self._n_begun = 0
         self._encoder: _Encoder | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        """See ``gymnasium.Env``."""
-        self._discard()
-        found = super().reset(seed=seed, options=options)
+    def begin(self) -> None:
+        """Begin an episode with a first picture."""
+        self.discard()
         self._n_begun += 1
         first = self._rendered()
         path = Path(f"{self._prefix}-{self._n_begun}.mp4")
-        self._encoder = _Encoder(path, first, self.metadata.get("render_fps", 30))
-        return found
+        self._encoder = _Encoder(path, first, getattr(self._drawn, "metadata", {}).get("render_fps", 30))
 
-    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
-        """See ``gymnasium.Env``."""
-        found = super().step(action)
+    def add(self, *, is_last: bool) -> None:
+        """Add a picture; keep the episode if it is the last one."""
         if self._encoder is not None:
             self._encoder.add(self._rendered())
-            if found[2] or found[3]:
+            if is_last:
                 self._episodes.append(self._encoder.finish())
                 self._encoder = None
-        return found
 
-    def close(self) -> None:
-        """See ``gymnasium.Env``."""
-        self._discard()
-        super().close()
-
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Drop an episode that has not ended."""
         if self._encoder is not None:
             self._encoder.discard()
             self._encoder = None
 
     def _rendered(self) -> NDArray[np.uint8]:
-        frame: Any = self.render()
+        frame: Any = self._drawn.render()
         if not isinstance(frame, np.ndarray):
             raise ConfigError(f"env={self._name!r} cannot be recorded: it rendered a {type(frame).__name__}")
         return _picture(cast("NDArray[Any]", frame))
+
+
+class _Filmed(gymnasium.Wrapper[Any, Any, Any, Any]):
+    def __init__(self, env: gymnasium.Env[Any, Any], reel: _Reel) -> None:
+        super().__init__(env)
+        self._reel = reel
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """See ``gymnasium.Env``."""
+        found = super().reset(seed=seed, options=options)
+        self._reel.begin()
+        return found
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """See ``gymnasium.Env``."""
+        found = super().step(action)
+        self._reel.add(is_last=found[2] or found[3])
+        return found
+
+    def close(self) -> None:
+        """See ``gymnasium.Env``."""
+        self._reel.discard()
+        super().close()
+
+
+class _FilmedJoint:
+    """A ``JointEnv`` that is filmed."""
+
+    def __init__(self, env: JointEnv, unwrapped: Any, reel: _Reel, longest: int | None) -> None:
+        self.unwrapped = unwrapped
+        self._env, self._reel, self._longest = env, reel, longest
+        self._n_steps = 0
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        return self._env.agents
+
+    def spaces(self, agent: str) -> Any:
+        return self._env.spaces(agent)
+
+    def reset(self, *, seed: int | None = None) -> Any:
+        return then(self._env.reset(seed=seed), self._begun)
+
+    def step(self, actions: Mapping[str, Any]) -> Any:
+        return then(self._env.step(actions), self._stepped)
+
+    def close(self) -> Any:
+        self._reel.discard()
+        return close_of(self._env)
+
+    def _begun(self, now: JointStep) -> JointStep:
+        self._n_steps = 0
+        self._reel.begin()
+        return now
+
+    def _stepped(self, now: JointStep) -> JointStep:
+        self._n_steps += 1
+        self._reel.add(is_last=now.is_over or self._n_steps == self._longest)
+        return now
 
 
 class _Encoder:

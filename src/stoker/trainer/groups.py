@@ -239,6 +239,7 @@ async def play_together(
     n_episodes: int | None = None,
     *,
     seed: int | None = None,
+    around: Callable[[Any], Any] | None = None,
 ) -> dict[str, list[EpisodeRecord]]:
     """Play greedy episodes of all policies of a group.
 
@@ -247,6 +248,7 @@ async def play_together(
         snapshots: the policies by name, all of them.
         n_episodes: how many; None: as many as the training's evaluations have.
         seed: of the episodes; None: the training's, which gives those of its evaluations.
+        around: wraps the environment, to film it.
 
     Returns:
         A record for each policy and episode: the mean of the total rewards of its agents.
@@ -257,7 +259,12 @@ async def play_together(
     shared = config.training
     seed = shared.seed if seed is None else seed
     records: dict[str, list[EpisodeRecord]] = {name: [] for name in snapshots}
-    async with opened_env(partial(env_for, shared), shared.stepping, "evaluation env") as env:
+
+    def make() -> Any:
+        env = env_for(shared)
+        return env if around is None else around(env)
+
+    async with opened_env(make, shared.stepping, "evaluation env") as env:
         for k in range(n_episodes or shared.eval_episodes):
             played = await _play(config, env, snapshots, episode_seed(seed, k, 0, stream="evaluation"))
             for name, record in played.items():

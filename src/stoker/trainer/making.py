@@ -60,6 +60,11 @@ def env_for(config: TrainConfig) -> Any:
     return with_action_mask(env) if config.agent in AGENTS else env
 
 
+def with_render_mode(config: TrainConfig, mode: str) -> TrainConfig:
+    """The config of an environment that is seen."""
+    return msgspec.structs.replace(config, env_kwargs={**config.env_kwargs, "render_mode": mode})
+
+
 def plays_jointly(config: TrainConfig) -> bool:
     """Whether several agents play the environment of a config together."""
     return config.env.startswith(JOINT)

@@ -117,7 +117,8 @@ class JointActorGroup(PlayerGroup):
         if any(session.config.lockstep for session in sessions):
             raise ConfigError(
                 "lockstep=True: the agents of an environment act at once and cannot take turns with the "
-                "learner; train without lockstep"
+                "learner; train without lockstep: a resume learns all of the journal, to the bit, and begins "
+                "new episodes"
             )
         settings = PlayerSettings(
             factory=factory, seed=seed, limit=limit or FailureLimit(), stepping=stepping

@@ -70,24 +70,29 @@ def plays_jointly(config: TrainConfig) -> bool:
     return config.env.startswith(JOINT)
 
 
-_JOINT: dict[str, Any] = {
-    "lockstep": False,
-    "frame_stack": 1,
-    "wrappers": (),
-    "actors": "tasks",
-    "sync_interval": None,
-    "vectorize": "none",
+_WRAP = "; to wrap it name a function that makes it wrapped, as in pettingzoo:module:factory"
+_JOINT: dict[str, tuple[Any, str]] = {
+    "lockstep": (
+        False,
+        ": a resume learns all of the journal, to the bit, but cannot continue an episode in which some "
+        "agents wait for their outcomes, and begins new ones",
+    ),
+    "frame_stack": (1, _WRAP),
+    "wrappers": ((), _WRAP),
+    "actors": ("tasks", ""),
+    "sync_interval": (None, ""),
+    "vectorize": ("none", ""),
 }
-"""The settings that mean nothing to joint environments, and their only values."""
+"""The settings that mean nothing to joint environments, their only values, and what else to say."""
 
 
 def _check_joint(config: TrainConfig) -> None:
-    for name, only in _JOINT.items():
+    for name, (only, more) in _JOINT.items():
         value = getattr(config, name)
         if value != only and (name, value) != ("vectorize", "auto"):
             raise ConfigError(
                 f"{name}={value!r} does not work with env={config.env!r}, whose agents act together: use "
-                f"{name}={only!r}; to wrap it name a function that makes it, as in pettingzoo:module:factory"
+                f"{name}={only!r}{more}"
             )
 
 

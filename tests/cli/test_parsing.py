@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_named() -> None:
         (["x", "--kind", ""], "--kind : give 'one' or 'two'"),
         (["x", "--is-fast=false"], "--is-fast=false: --is-fast takes no value"),
         (["x", "--tc", "1"], "unknown flag --tc; did you mean --total-count?"),
-        (["x", "--run", "y"], "unknown flag --run (see"),
+        (["x", "--run", "y"], "unknown flag --run; give RUN without it (see"),
     ):
         with pytest.raises(ConfigError) as refused:
             Words.from_words("do", words)

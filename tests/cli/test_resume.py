@@ -109,6 +109,13 @@ def test_a_newer_run_that_was_killed_before_it_began_is_passed_over(
         assert "there is no config.json" in line
 
 
+@pytest.mark.parametrize("part", ["checkpoints/best.pt", "checkpoints", "config.json"])
+def test_a_part_of_a_run_names_the_run(run: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("resume", "eval", "show"):
+        assert main([command, str(run / part)]) == 1
+        assert f"{run / part}: no run there; name the one that it is in, {run}\n" in capsys.readouterr().err
+
+
 def test_a_newer_run_of_a_program_of_its_own_is_not_passed_over(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

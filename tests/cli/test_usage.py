@@ -41,6 +41,8 @@ CASES: list[tuple[str, int, list[str]]] = [
     ("train CartPole-v1 --lr 1", 2, ["unknown flag --lr", "did you mean --learning-rate?"]),
     ("train CartPole-v1 --total 1", 2, ["unknown flag --total", "did you mean --total-timesteps?"]),
     ("train CartPole-v1 -x", 2, ["unknown flag -x"]),
+    ("train --env CartPole-v1", 2, ["unknown flag --env; give ENV without it"]),
+    ("eval --run=runs/x", 2, ["unknown flag --run; give RUN without it"]),
     ("train CartPole-v1 -n many", 2, ["-n many: give an int of at least 1"]),
     ("train CartPole-v1 -n 0", 2, ["-n 0: give an int", "at least 1"]),
     ("train CartPole-v1 --num-envs -3", 2, ["error: --num-envs -3: give an int of at least 1 (see"]),

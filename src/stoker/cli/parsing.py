@@ -96,6 +96,9 @@ def _taken(command: str, options: Sequence[Option], args: Sequence[str]) -> dict
             are_positional = True
             continue
         elif name not in known:
+            for option in options:
+                if option.flag.is_positional and option.field == name.strip("-"):
+                    raise ConfigError(f"unknown flag {name}; give {option.metavar} without it")
             close = [flag for flag in known if _abbreviates(name.strip("-"), flag)]
             close = close or difflib.get_close_matches(name, known, n=1)
             raise ConfigError(f"unknown flag {name}" + (f"; did you mean {close[0]}?" if close else ""))

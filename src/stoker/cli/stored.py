@@ -48,6 +48,8 @@ async def open_run(path: str) -> TrainingRun:
     try:
         return await TrainingRun.open(path)
     except RunNotFound as error:
+        if any(map(is_run, Path(error.path).parents[:2])):
+            raise  # it names that one
         there = [parent for parent in Path(path).parents[:-1] if parent.is_dir()]
         listing = command(["stoker", "ls", *map(str, there[:1])])
         raise RunNotFound(error.path, f"no run there; `{listing}` lists the runs that there are") from error

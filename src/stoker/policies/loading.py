@@ -41,7 +41,8 @@ def load_policy(path: AnyPath, which: str | int | None = None) -> LoadedPolicy:
             raise RunBroken(there, f"has none of {', '.join(FILES.values())}: export the policy again")
         return load_exported(there, found)
     if there.is_file():
-        raise RunNotFound(there, f"is no exported policy: name its directory, or {', '.join(FILES.values())}")
+        files = ", ".join(FILES.values())
+        raise RunNotFound(there, f"is no exported policy: name its directory, or {files}; or that of a run")
     from stoker.policies.of_runs import policy_of_run  # brings torch
 
     return policy_of_run(there, which)

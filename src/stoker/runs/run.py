@@ -111,7 +111,11 @@ class TrainingRun(SavedTraining):
             return cls(path, read_metadata(path))
         candidates = layout.runs_below(path)
         if not candidates:
-            raise RunNotFound(path, "no run there; `stoker ls` lists the runs that there are")
+            around = next(filter(layout.is_run, path.parents[:2]), None)
+            way_out = "`stoker ls` lists the runs that there are"
+            if around is not None:
+                way_out = f"name the one that it is in, {around}"
+            raise RunNotFound(path, f"no run there; {way_out}")
         for candidate in reversed(candidates):
             try:
                 return cls(candidate, read_metadata(candidate))

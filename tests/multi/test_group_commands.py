@@ -121,7 +121,8 @@ def test_a_film_shows_each_joint_step_of_the_episodes_that_eval_plays(
     words = (path, "--episodes", "2", "--seed", "7", "--json")
     filmed = json.loads(said(capsys, "record", *words, "-o", "film.mp4"))
     scored = json.loads(said(capsys, "eval", *words))
-    assert filmed["episodes"] == scored["episodes"]
+    shown = json.loads(said(capsys, "eval", *words, "--render"))
+    assert filmed["episodes"] == scored["episodes"] == shown["episodes"]
     grays = [round(frame.mean() / 40) for frame in frames_of(Path("film.mp4"), 160, 160)]
     assert grays == [*range(7), *range(7)]
 

@@ -103,7 +103,7 @@ def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
                     anyio.from_thread.run_sync(scope.cancel)
 
             dataset: Any = SimpleNamespace(info=info, episodes=episodes)
-            await write_watched(dataset, str(tmp_path / "x"), "npz", "exported", progress=False)
+            await write_watched(dataset, str(tmp_path / "x.npz"), "npz", "exported", progress=False)
         return scope.cancelled_caught
 
     assert anyio.run(export)

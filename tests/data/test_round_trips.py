@@ -125,6 +125,13 @@ def test_an_npz_is_plain_columns(tmp_path: Path) -> None:
         assert columns["next_observations"].shape == (1, 3)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("a", "npz"), ("a.npz", "parquet")])
+def test_a_name_that_would_not_be_read_again_is_refused(tmp_path: Path, name: str, kind: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: name it a.{kind}, or it would not be read again"):
+        write_dataset(episodes("pendulum"), info("pendulum"), tmp_path / name, kind)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def broken() -> Any:
         yield episodes("pendulum")[0]
@@ -132,7 +139,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
     for kind in FORMATS:
         with pytest.raises(ZeroDivisionError):
-            write_dataset(broken(), info("pendulum"), tmp_path / "a", kind)  # pyright: ignore
+            write_dataset(broken(), info("pendulum"), tmp_path / f"a.{kind}", kind)  # pyright: ignore
         assert [*tmp_path.iterdir()] == []
 
 

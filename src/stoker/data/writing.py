@@ -48,12 +48,13 @@ def write_dataset(
     Args:
         episodes: at least one; all arrays of a column have one dtype.
         info: spaces, environment and reference scores; the other fields are not used.
-        path: a directory for ``minari``, else a file; it must not exist.
+        path: a directory for ``minari``, else a file whose name ends with ``.npz`` or ``.parquet``; it must
+            not exist.
         format: Minari's HDF5 (extra ``data``), Parquet (extra ``data``) or NumPy's npz.
         watch: is called about every 10,000 transitions, with the number of those written so far.
 
     Raises:
-        ConfigError: ``path`` exists, or the format is unknown.
+        ConfigError: ``path`` exists or has another ending, or the format is unknown.
         InvalidDataset: An episode's arrays do not fit together or do not fit the spaces, or there is none.
         MissingDependency: The extra is not installed.
         WriteFailed: The disk refused.
@@ -61,6 +62,8 @@ def write_dataset(
     final = Path(path).absolute()
     if format not in get_args(DatasetFormat):
         raise ConfigError(f"format={format!r}: give {', '.join(get_args(DatasetFormat))}")
+    if format != "minari" and final.suffix != f".{format}":
+        raise ConfigError(f"{os.fspath(path)}: name it {final.stem}.{format}, or it would not be read again")
     _refuse_existing(path)
     info = msgspec.structs.replace(info, source=os.fspath(path), format=format)
     totals = _Totals()

@@ -9,6 +9,7 @@ import atexit
 import logging.handlers
 import multiprocessing
 import os
+import random
 import re
 import signal
 import threading
@@ -197,6 +198,15 @@ class Unpickled:
 
     def __reduce__(self) -> Any:
         return self.made_by
+
+
+class Surrounded(Seeded):
+    """Says what it has drawn, whether it has a variable of the environment, and who started its process."""
+
+    def episode_extras(self) -> dict[str, float]:
+        knows = os.environ.get("STOKER_SAID") == "yes"
+        drawn = {"numpy": np.random.random(), "python": random.random()}
+        return {**drawn, "knows": float(knows), "parent": float(os.getppid())}
 
 
 class Tidying(Seeded):

@@ -9,14 +9,17 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Sequence
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import psutil
 import pytest
 from portable_parts import (
@@ -30,6 +33,7 @@ from portable_parts import (
     SlowChain,
     Spoilt,
     StayingAgent,
+    Surrounded,
     Tidying,
     Unpickled,
     always_crashing,
@@ -97,14 +101,10 @@ async def play(
 
 
 def workers() -> list[psutil.Process]:
-    """Processes of actors that are there."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE
-        and not any("resource_tracker" in part for part in child.cmdline())
-        and child.pid != launching.server_pid()
-    ]
+    """Processes of actors that are there: multiprocessing's server, once it runs, is their parent."""
+    server = forkserver._forkserver._forkserver_pid
+    children = [] if server is None else psutil.Process(server).children(recursive=True)
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def steps_of(agent: Any, actor_id: Any) -> list[Any]:
@@ -260,6 +260,32 @@ async def test_steps_name_the_weights_that_chose_them_also_in_a_process_that_rep
     assert report.restarts == 1
     assert versions[7] == 7, "the eighth step was the first one of the new process"
     assert [e.policy_extras["opts"] for e in agent.experiences] == versions
+
+
+async def test_each_process_has_random_numbers_of_its_own_and_the_environment_of_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stats = Extras()
+    for said in ("no", "yes"):  # the server of processes has started by the second time
+        monkeypatch.setenv("STOKER_SAID", said)
+        await play(Surrounded, n=12, actors=2, session_settings={"stats": stats})
+    assert {each["knows"] for each in stats.extras} == {0.0, 1.0}
+    for kind in ("numpy", "python"):
+        drawn = [each[kind] for each in stats.extras]
+        assert len(set(drawn)) == len(drawn) > 2
+    assert {each["parent"] for each in stats.extras} == {forkserver._forkserver._forkserver_pid}
+
+
+async def test_processes_start_also_where_their_server_could_not_listen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    far = tmp_path / ("x" * 100)
+    far.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(far))
+    stats = Extras()
+    await play(Surrounded, n=6, session_settings={"stats": stats})
+    assert stats.extras
+    assert forkserver._forkserver._forkserver_pid not in {each["parent"] for each in stats.extras}
 
 
 async def test_what_an_environment_left_for_the_exit_of_its_process_is_done(tmp_path: Path) -> None:
@@ -421,14 +447,13 @@ async def test_a_process_that_dies_while_it_starts_blocks_no_other() -> None:
 
     async def kill_the_first() -> None:
         while not killed:
-            for child in psutil.Process().children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
-                    killed.append(child.pid)
-                    return
-            await anyio.sleep(0.01)
+            for child in workers():
+                child.kill()
+                killed.append(child.pid)
+                return
+            await anyio.lowlevel.checkpoint()
 
-    with anyio.fail_after(100), launching.real_spawns():
+    with anyio.fail_after(100):
         async with TrainingSession(agent, max_steps=60) as session:
             group = ActorGroup(session, Seeded, 2, place="processes", seed=1)
             async with anyio.create_task_group() as tasks:

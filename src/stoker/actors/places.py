@@ -4,11 +4,12 @@ A user's own place (machines behind a socket, a cluster) implements both protoco
 ``stoker.actors`` exports, and is given to ``run_actors(place=...)``. At the far end runs a ``Worker``;
 commands and messages go between the two, as bytes if need be.
 
-A process, for environments that hold the interpreter lock or may crash, is started anew (``spawn``) and
-unpickles the factory and the policy that this process sends. After that nothing is unpickled, and only
-messages go through the pipe. A child never outlives its parent. It ends at once, without closing its
-environment, when the other end of its pipe is closed; on Linux the kernel ends it even while its environment
-holds the interpreter lock.
+A process, for environments that hold the interpreter lock or may crash, unpickles the factory and the policy
+that this process sends. After that nothing is unpickled, and only messages go through the pipe. A child never
+outlives its parent. It ends at once, without closing its environment, when the other end of its pipe is
+closed; on Linux the kernel ends it even while its environment holds the interpreter lock. There processes are
+forked from multiprocessing's server, which has imported torch and this package once for all; elsewhere each
+is started anew (``spawn``).
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import queue
 import select
 import signal
 import sys
+import tempfile
 import threading
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
+from multiprocessing.reduction import DupFd, ForkingPickler
 from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import anyio
 import msgspec
+import numpy as np
 
 import stoker.actors.messages as messages
 from stoker.actors.episodes import EnvFactory
@@ -234,9 +237,13 @@ class _ProcessLink:
         self._pipe, self._far_end = multiprocessing.Pipe()
         # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
         # and without bound if the child never does.
+        context = _context(self._load[1].policy)
         self._load = PicklerByValue.dumps(self._load)
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=run_child, args=(self._far_end, self._assignment, backend_here()), name=name, daemon=True
+        self._process = context.Process(
+            target=run_child,
+            args=(self._far_end, self._assignment, backend_here(), _Surroundings()),
+            name=name,
+            daemon=True,
         )
         writer = threading.Thread(target=self._write, name=f"{name}-writer", daemon=True)
         writer.start()
@@ -333,22 +340,72 @@ class _ProcessLink:
             self.messages.post(messages.Failed(error))
 
 
+def _context(policy: object) -> Any:
+    """How processes are started: forked on Linux, from a server without threads; or anew.
+
+    What the server imports is known when it starts, with the first process: torch takes a second.
+    """
+    if sys.platform != "linux" or not _has_room_for_a_socket():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    own = type(policy).__module__
+    preloaded = [name for name in ("gymnasium", "torch") if name in sys.modules]
+    context.set_forkserver_preload([*preloaded, __name__, *[own] * own.startswith("stoker.")])
+    return context
+
+
+def _has_room_for_a_socket() -> bool:
+    """Whether the server can listen: its socket is a temporary file, with a path of at most 107 bytes."""
+    try:
+        return len(os.fsencode(tempfile.gettempdir())) <= 70
+    except OSError:  # there is no place for them
+        return False
+
+
+class _Surroundings:
+    """What a process has of the training, and not of the server that it is forked from, once it is unpickled.
+
+    Its environment variables, standard output and standard error; and random numbers of its own.
+    """
+
+    def __reduce__(self) -> Any:
+        streams = {number: DupFd(number) for number in (1, 2) if _is_open(number)}
+        return _surround, (dict(os.environ), streams)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _surround(environ: dict[str, str], streams: dict[int, Any]) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    for number, stream in streams.items():
+        if (given := stream.detach()) != number:  # as it is in a process that is started anew
+            os.dup2(given, number)
+            os.close(given)
+    np.random.seed()  # an environment may draw from it; Python reseeds its own generator
+
+
 # In the child ---------------------------------------------------------------------------------------
 
 
-def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
+def run_child(pipe: Connection, assignment: Assignment, backend: str, surroundings: object) -> None:
     """Play until stopped, or until the training is gone.
 
     Args:
         pipe: to the training, which sends the pickled factory and policy first.
         assignment: what to play.
         backend: the kind of event loop, by anyio's name.
+        surroundings: what it is in, since this was unpickled.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _end_with_the_parent()
-    is_done = threading.Event()
-    atexit.register(_leave, is_done)  # before the environment's modules are imported, so that it comes last
     try:
         load = pipe.recv_bytes()
     except (EOFError, OSError):
@@ -369,21 +426,12 @@ def run_child(pipe: Connection, assignment: Assignment, backend: str) -> None:
         except ConfigError as error:
             raise ConfigError(f"actor {assignment.actor_id!r}: {error}") from error
 
-    anyio.run(Worker(assignment, factory, policy, commands, post).run, backend=backend)
-    is_done.set()
-
-
-def _leave(is_done: threading.Event) -> None:
-    """End the process if its work is done: with torch, the rest of an exit takes a quarter of a second.
-
-    Exit handlers of the environment have run, and all its threads that are not daemonic have ended. With
-    multiprocessing's other ways to start a process each ends so.
-    """
-    if is_done.is_set():
+    try:
+        anyio.run(Worker(assignment, factory, policy, commands, post).run, backend=backend)
+    finally:
+        # Processes of the server leave them out: before Python 3.13 all, since then those of its imports.
+        atexit._run_exitfuncs()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
 
 
 def _listen(pipe: Connection, commands: Mailbox[WorkerCommand]) -> None:

@@ -244,8 +244,8 @@ def feed_for(
     if session.config.lockstep:
         raise ConfigError(
             "lockstep=True: on threads, in processes or with sync_interval actors act on copies of the "
-            "policy, which a resume could not restore; use place='tasks' without sync_interval, or train "
-            "without lockstep"
+            "policy, which a resume could not restore; use place='tasks' (--actors tasks) without "
+            "sync_interval, or train without lockstep"
         )
     session.require_open("ActorGroup")
     feed = PolicyFeed(session.policy_source(), interval)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from portable_parts import PortableAgent
 
-from stoker.actors.places import PicklerByValue
+from stoker.actors.processes import PicklerByValue
 from stoker.actors.streams import ActorStream, PolicyFeed, StepMetrics
 from stoker.errors import ConfigError, InvalidExperience
 from stoker.journal import EpisodeStarted

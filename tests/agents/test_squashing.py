@@ -38,6 +38,15 @@ def test_the_bounds_are_reached_and_never_exceeded(dtype: Any, data: st.DataObje
     assert scale.from_env(torch.from_numpy(actions.column(scale.to_env(squashed)))).isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_widest_bounds_do_not_overflow(dtype: Any) -> None:
+    most = np.finfo(dtype).max
+    scale = ActionScale("SAC", BoxActions(Box(-most, most, (3,), dtype)))
+    squashed = np.array([[-1.0, 0.0, 1.0]])
+    for sent in (scale.to_env(squashed), scale.tensor_to_env(torch.from_numpy(squashed)).numpy()):
+        assert sent.tolist() == [[-most, 0.0, most]]
+
+
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_what_the_environment_got_is_scaled_back(dtype: Any) -> None:
     low, high = np.array([-1, 0, 1e6, 5], dtype), np.array([1, 0.25, 1e6 + 64, 5], dtype)

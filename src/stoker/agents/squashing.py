@@ -67,9 +67,10 @@ class ActionScale:
 
     def to_env(self, squashed: NDArray[np.float64]) -> NDArray[np.float64]:
         """Actions within the bounds, of squashed ones ``[B, size]``."""
-        # From the nearer bound, which is then exact.
-        below, above = self._low + self._half * (1 + squashed), self._high - self._half * (1 - squashed)
-        return np.where(squashed < 0, below, above)
+        # From the nearer bound, which is then exact, and by at most half the range: nothing overflows.
+        is_lower = squashed < 0
+        nearer = np.where(is_lower, self._low, self._high)
+        return nearer + self._half * (squashed + np.where(is_lower, 1.0, -1.0))
 
     def tensor_to_env(self, squashed: torch.Tensor) -> torch.Tensor:
         """As ``to_env``, of a tensor, in the dtype of the action space."""
@@ -77,7 +78,8 @@ class ActionScale:
             from_numpy(each.astype(self._dtype)) for each in (self._low, self._high, self._half)
         )
         values = squashed.to(low.dtype)
-        return torch.where(values < 0, low + half * (1 + values), high - half * (1 - values))
+        is_lower = values < 0
+        return torch.where(is_lower, low, high) + half * (values + torch.where(is_lower, 1.0, -1.0))
 
     def from_env(self, actions: torch.Tensor) -> torch.Tensor:
         """Squashed actions float32 ``[B, size]``, of those that the environment got ``[B, *shape]``."""

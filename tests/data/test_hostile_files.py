@@ -328,7 +328,7 @@ def test_other_refusals(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="format='csv': give minari, parquet, npz"):
         write_dataset([], info("pendulum"), tmp_path / "a", "csv")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InvalidDataset, match="there is no episode to write"):
-        write_dataset([], info("pendulum"), tmp_path / "a", "npz")
+        write_dataset([], info("pendulum"), tmp_path / "a.npz", "npz")
     with pytest.raises(InvalidDataset, match=r"ends='timeout': its columns terminals and timeouts tell"):
         open_dataset(npz(tmp_path, **COLUMNS, **ENDS), ends="timeout")
     with pytest.raises(ConfigError, match="ends='done': give terminal or timeout"):
@@ -340,11 +340,10 @@ KINDS = ["npz", "minari", "parquet"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_raise_nothing_else(tmp_path: Path, kind: Any) -> None:
-    path = tmp_path / "a"
+    source = tmp_path / f"a.{kind}"
     rng = np.random.default_rng(5)
-    write_dataset(episodes("nested"), info("nested"), path, kind)
-    file = path / "data/main_data.hdf5" if kind == "minari" else path.rename(tmp_path / f"a.{kind}")
-    source = path if kind == "minari" else file
+    write_dataset(episodes("nested"), info("nested"), source, kind)
+    file = source / "data/main_data.hdf5" if kind == "minari" else source
     whole = file.read_bytes()
     for _ in range(40):
         bad = bytearray(whole[: rng.integers(len(whole))] if rng.random() < 0.2 else whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import tempfile
 import threading
 import time
@@ -26,9 +25,6 @@ from stoker.actors.worker import Assignment, OwnPolicy, Worker
 from stoker.types import Experience
 
 FED_STEPS, PLAYED_STEPS = (3_000, 1_000) if QUICK else (12_000, 4_000)
-RESTING_S = 0.002
-"""A learner that gets nothing for so long rests: what comes next wakes its threads up."""
-RESTED_S = 1.0 if QUICK else 3.0
 IMAGES = 5
 """Steps on images are divided by this: each takes longer."""
 
@@ -92,7 +88,6 @@ def costs_of(case: Case, env: Steps) -> Costs:
     recorded = {batch: [_recorded(policy, spaced, batch, actor) for actor in range(2)] for batch in (1, 16)}
     fed = {batch: _fed(case, [data for data, _ in recorded[batch]]) for batch in (1, 16)}
     message_s = max(0.0, (fed[1].cpu_s - fed[16].cpu_s) / (1 - 1 / 16))
-    rested = _fed(case, [recorded[1][0][0]], pause_s=RESTING_S)
     weights = messages.Weights(1, policy.weights())
     weights_bytes = encode_message(weights)
     publish_s = _cpu_per(lambda: encode_message(messages.Weights(1, policy.weights())), 20)
@@ -108,7 +103,6 @@ def costs_of(case: Case, env: Steps) -> Costs:
     return Costs(
         step_s=max(0.0, fed[16].cpu_s - message_s / 16),
         message_s=message_s,
-        wake_s=max(0.0, rested.cpu_s - fed[1].cpu_s),
         update_s=_update_s(case),
         publish_s=publish_s,
         send_s=5e-5 + len(weights_bytes) / 2e9,
@@ -134,22 +128,22 @@ class _Fed:
 
 
 class _Feeding:
-    """A place whose workers send recorded messages as fast as credit allows, or with pauses."""
+    """A place whose worker sends recorded messages as fast as credit allows."""
 
-    def __init__(self, recorded: list[list[bytes]], pause_s: float) -> None:
-        self._recorded, self._pause_s = recorded, pause_s
+    def __init__(self, recorded: list[list[bytes]]) -> None:
+        self._recorded = recorded
 
     def check(self, factory: Any, policy: Any) -> None:
         """Nothing is sent anywhere."""
 
     def link(self, assignment: Assignment, factory: Any, policy: Any) -> _FeedingLink:
-        return _FeedingLink(self._recorded[int(assignment.actor_id)], assignment.window_steps, self._pause_s)
+        return _FeedingLink(self._recorded[int(assignment.actor_id)], assignment.window_steps)
 
 
 class _FeedingLink:
-    def __init__(self, recorded: list[bytes], credit: int, pause_s: float) -> None:
+    def __init__(self, recorded: list[bytes], credit: int) -> None:
         self.messages: Mailbox[Any] = Mailbox()
-        self._recorded, self._credit, self._pause_s = recorded, threading.Semaphore(credit), pause_s
+        self._recorded, self._credit = recorded, threading.Semaphore(credit)
         self._is_over = False
 
     def open(self) -> None:
@@ -157,17 +151,14 @@ class _FeedingLink:
 
     def _feed(self) -> None:
         self.messages.post(Ready())
-        for data in itertools.cycle(self._recorded):
-            if self._is_over:
-                break
-            message = decode_message(data)
-            assert isinstance(message, Played)
-            for event in message.events:
-                if isinstance(event, Experience):
-                    self._credit.acquire()
-            if self._pause_s:
-                time.sleep(self._pause_s)
-            self.messages.post(message)
+        while not self._is_over:
+            for data in self._recorded:
+                message = decode_message(data)
+                assert isinstance(message, Played)
+                for event in message.events:
+                    if isinstance(event, Experience):
+                        self._credit.acquire()
+                self.messages.post(message)
         self.messages.post(WorkerExited())
 
     def send(self, command: Any) -> None:
@@ -181,37 +172,20 @@ class _FeedingLink:
         self.send(messages.Stop())
 
 
-def _fed(case: Case, recorded: list[list[bytes]], pause_s: float = 0.0) -> _Fed:
-    """Processor time of a session that takes recorded steps and never learns, with run, rows and journal.
-
-    It has one actor for each list of messages, which pauses before each.
-    """
+def _fed(case: Case, recorded: list[list[bytes]]) -> _Fed:
+    """Processor time of a session that takes recorded steps and never learns, with run, rows and journal."""
     n_steps = FED_STEPS // (IMAGES if case.kind == "image" else 1)
-    if pause_s:
-        n_steps = min(n_steps, int(RESTED_S / pause_s))
-
-    first = n_steps // 5
 
     async def main() -> _Fed:
         with _directory() as root:
             run = await TrainingRun.create("fed", root=root)
             settings: dict[str, Any] = {"opt_interval": 0, "max_steps": n_steps, "checkpoint_freq": 0}
             async with TrainingSession(case.make(case.kind), run, **settings) as session:
-                began: list[tuple[float, int]] = []
-
-                async def watch() -> None:
-                    while session.total_steps < first:  # noqa: ASYNC110 - a call after each step would cost
-                        await anyio.sleep(0.02)
-                    began.append((time.process_time(), session.total_steps))
-
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(watch)
-                    place = _Feeding(recorded, pause_s)
-                    await run_actors(
-                        session, Steps(case.kind), len(recorded), place=place, sync_interval=10**9, seed=0
-                    )
-                ((cpu_s, before),) = began
-                cpu_s = (time.process_time() - cpu_s) / (n_steps - before)
+                began = time.process_time()
+                await run_actors(
+                    session, Steps(case.kind), 2, place=_Feeding(recorded), sync_interval=10**9, seed=0
+                )
+                cpu_s = (time.process_time() - began) / n_steps
                 await session.flush()
                 journal = sum(file.stat().st_size for file in run.directory.rglob("*.journal"))
         n = sum(isinstance(e, Experience) for data in recorded[0] for e in decode_message(data).events)  # type: ignore[union-attr]

@@ -29,7 +29,6 @@ class Costs:
         step_s: the learner, for each step that it accepts, besides updates.
         message_s: the learner, for each message of an environment.
         parcel_s: the learner, for what carries the messages of all environments of a worker; 0: nothing does.
-        wake_s: the learner, each time that something comes while it has nothing to do: its threads wake up.
         update_s: the learner, for an update.
         publish_s: the learner, for new weights, once.
         send_s: the learner, to send new weights, for each receiver.
@@ -43,7 +42,6 @@ class Costs:
     step_s: float
     message_s: float
     parcel_s: float = 0.0
-    wake_s: float = 0.0
     update_s: float = 0.0
     publish_s: float = 0.0
     send_s: float = 0.0
@@ -179,8 +177,6 @@ def _at(costs: Costs, layout: Layout, rate: float) -> tuple[dict[str, float], fl
         + costs.update_s * layout.updates_per_step
         + (versions * costs.publish_s + sends * costs.send_s) / rate
     )
-    arrivals = rate / (per_parcel if costs.parcel_s else per_message)
-    learner_s += costs.wake_s / _together(arrivals, costs.wake_s, rate * learner_s) * arrivals / rate
     turn_s = costs.turn_s + costs.load_s * loads * n / rate
     limits = {"learner": 1 / learner_s}
     if layout.is_central:
@@ -199,11 +195,6 @@ def _at(costs: Costs, layout: Layout, rate: float) -> tuple[dict[str, float], fl
     if costs.step_bytes:
         limits["network"] = layout.network_bytes_per_s / costs.step_bytes
     return limits, learner_s, turn_s, 1 / per_message
-
-
-def _together(arrivals: float, wake_s: float, busy: float) -> float:
-    """How many arrivals one wake-up serves: the first, and all that come until the learner rests again."""
-    return 1.0 + arrivals * wake_s / max(0.01, 1.0 - busy)
 
 
 def _collected(pace: float, most: int, delay_s: float) -> float:

@@ -18,7 +18,7 @@ import anyio
 import httpx2
 
 from benchmarks.measure import QUICK
-from benchmarks.scaling_constants import RESTING_S, Case, alone
+from benchmarks.scaling_constants import Case, alone
 from benchmarks.scaling_envs import Steps
 from benchmarks.scaling_model import Costs
 from benchmarks.servers import cpu_of, serving, with_children
@@ -154,23 +154,11 @@ def _measured(
 
 
 def central_costs(own: Costs, case: Case, env: Steps) -> Costs:
-    """What a step costs where the server chooses the actions, measured without learning.
-
-    The server's own part is that of one which never rests, as eight actors see to; the rest of what it takes
-    for one actor that pauses is a wake-up. A worker pauses in each step, too.
-    """
-    never = replace(case, opt_interval=NEVER)
-    busy = played_remotely(never, Steps(env.kind), 1, 8)
-    rested = played_remotely(never, Steps(env.kind, wait_s=RESTING_S), 1, 1)
+    """What a step costs where the server chooses the actions: measured with one actor, without learning."""
+    found = played_remotely(replace(case, opt_interval=NEVER), Steps(env.kind), 1, 1)
     env_s, wait_s = alone(env)
     return replace(
-        own,
-        step_s=busy.learner_s,
-        message_s=0.0,
-        wake_s=rested.learner_s - busy.learner_s,
-        turn_s=rested.worker_s + env_s,
-        wait_s=wait_s,
-        load_s=0.0,
+        own, step_s=found.learner_s, message_s=0.0, turn_s=found.worker_s + env_s, wait_s=wait_s, load_s=0.0
     )
 
 

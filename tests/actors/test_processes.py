@@ -20,6 +20,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import gymnasium
 import psutil
 import pytest
 from portable_parts import (
@@ -55,7 +56,7 @@ from stoker import (
     TrainingSession,
     run_actors,
 )
-from stoker.actors import Assignment, OwnPolicy, WorkerExited
+from stoker.actors import Assignment, OwnPolicy, WorkerExited, processes
 from stoker.actors.places import place_of
 from stoker.envs import episode_seed
 
@@ -274,6 +275,16 @@ async def test_each_process_has_random_numbers_of_its_own_and_the_environment_of
         drawn = [each[kind] for each in stats.extras]
         assert len(set(drawn)) == len(drawn) > 2
     assert {each["parent"] for each in stats.extras} == {forkserver._forkserver._forkserver_pid}
+
+
+def test_their_server_imports_no_other_packages_than_the_training_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find = processes._preloadable.__wrapped__
+    assert {"gymnasium", "stoker"} <= {*find()}
+    monkeypatch.setattr(gymnasium, "__file__", str(HERE / "gymnasium/__init__.py"))  # found by sys.path alone
+    assert "gymnasium" not in find()
+    assert "stoker" in find()
 
 
 async def test_processes_start_also_where_their_server_could_not_listen(

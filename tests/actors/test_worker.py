@@ -96,6 +96,21 @@ async def test_it_plays_ahead_as_far_as_its_window_and_no_further() -> None:
         assert all(min(batch.times_s) > 0 and not batch.asks for batch in batches)
 
 
+async def test_it_announces_its_first_episode_before_that_begins() -> None:
+    class Listening(ChainEnv):
+        def reset(self, **given: Any) -> Any:
+            announced.append(len(desk.messages))
+            return super().reset(**given)
+
+    announced: list[int] = []
+    desk = Desk(Listening, window_steps=1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(desk.worker.run)
+        assert [type(await desk.next()) for _ in range(2)] == [Ready, Played]
+        desk.commands.post(Stop())
+    assert announced[0] == 2, "this episode may end its process, and is not to be begun again"
+
+
 async def test_its_environment_does_no_step_beyond_the_window() -> None:
     n_steps = 0
 

@@ -23,10 +23,18 @@ from stoker.runs import TrainingRun
 
 pytestmark = pytest.mark.timeout(600)
 MAIN = "import sys\nfrom stoker.cli.main import main\nsys.exit(main(sys.argv[1:]))"
-TRAIN = (
-    *("train", "CartPole-v1", "-n", "2000", "--seed", "1", "--checkpoint-freq", "500", "--num-envs", "2"),
-    *("--eval-freq", "0", "--restart-learner"),
-)
+KILLED_STEPS = 20_000
+"""Of trainings that are killed several times: they are not done before."""
+
+
+def training(n_steps: int) -> tuple[str, ...]:
+    return (
+        *("train", "CartPole-v1", "-n", str(n_steps), "--seed", "1", "--checkpoint-freq", "500"),
+        *("--num-envs", "2", "--eval-freq", "0", "--restart-learner"),
+    )
+
+
+TRAIN = training(2000)
 ON_WORKERS = ("--actors", "ray", "--workers", "2", "--envs-per-worker", "1", "--worker-cpus", "0.25")
 Command = Callable[..., "subprocess.Popen[str]"]
 
@@ -95,8 +103,8 @@ def attempts_with_workers(run: Path) -> set[int]:
     return {row.attempt for row in rows if row.kind == "workers_changed" and row.details["playing"]}
 
 
-def check_whole(run: Path, command: Command) -> None:
-    assert TrainingRun.find(run).metadata.total_steps == 2000
+def check_whole(run: Path, command: Command, n_steps: int = 2000) -> None:
+    assert TrainingRun.find(run).metadata.total_steps == n_steps
     code, output = ended(command("verify", str(run)))
     assert code == 0, output
     code, output = ended(command("replay", str(run), "--verify"))
@@ -135,7 +143,7 @@ def test_a_learner_that_is_killed_resumes_by_itself_and_those_who_follow_may_lea
 def test_a_learner_that_is_killed_resumes_with_workers_on_the_cluster(
     command: Command, tmp_path: Path
 ) -> None:
-    follower = command(*TRAIN, *ON_WORKERS)
+    follower = command(*training(KILLED_STEPS), *ON_WORKERS)
     pids: set[int] = set()
     n_kills = 3
     for n in range(n_kills):
@@ -149,9 +157,9 @@ def test_a_learner_that_is_killed_resumes_with_workers_on_the_cluster(
     code, output = ended(follower)
     assert code == 0, output
     assert output.count("of the learner: it was killed by SIGKILL") == n_kills
-    assert "Done: 2,000 steps" in output
+    assert "Done: 20,000 steps" in output
     assert len(attempts_with_workers(run)) == n_kills + 1
-    check_whole(run, command)
+    check_whole(run, command, KILLED_STEPS)
 
 
 def test_it_is_stopped_in_good_order_and_resumed(command: Command, tmp_path: Path) -> None:
@@ -179,7 +187,7 @@ def test_what_cannot_work_is_said_once(command: Command, tmp_path: Path) -> None
 @pytest.mark.faults
 def test_it_survives_three_kills_and_the_loss_of_its_node(tmp_path: Path) -> None:
     with cluster_of(0, 2) as (address, tell), commands_on(address, tmp_path) as command:
-        follower = command(*TRAIN)
+        follower = command(*training(KILLED_STEPS))
         pids: set[int] = set()
         for n_events in (300, 600, 900):
             run, status = until_trained(tmp_path, n_events, pids)
@@ -194,4 +202,4 @@ def test_it_survives_three_kills_and_the_loss_of_its_node(tmp_path: Path) -> Non
         assert ending is not None
         assert (ending.state, ending.restarts, ending.exit_code) == ("ended", 4, 0)
         assert output.count("it was killed by SIGKILL") == 3
-        check_whole(run, command)
+        check_whole(run, command, KILLED_STEPS)

@@ -11,15 +11,18 @@ is started anew (``spawn``).
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import multiprocessing
 import os
 import queue
 import select
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd, ForkingPickler
@@ -93,9 +96,10 @@ class _ProcessLink:
         self._pipe, self._far_end = multiprocessing.Pipe()
         # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
         # and without bound if the child never does.
-        context = _context(self._load[1].policy)
+        policy = type(self._load[1].policy).__module__
+        self._needed = [name for name in (__name__, policy) if name.startswith("stoker.")]
         self._load = PicklerByValue.dumps(self._load)
-        self._process = context.Process(
+        self._process = _context().Process(
             target=run_child,
             args=(self._far_end, self._assignment, backend_here(), _Surroundings()),
             name=name,
@@ -140,6 +144,7 @@ class _ProcessLink:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with _starting:
+                _prepare_server(self._needed)
                 self._process.start()
         except OSError:
             raise
@@ -196,18 +201,40 @@ class _ProcessLink:
             self.messages.post(messages.Failed(error))
 
 
-def _context(policy: object) -> Any:
-    """How processes are started: forked on Linux, from a server without threads; or anew.
+def _context() -> Any:
+    """How processes are started: forked on Linux, from a server without threads; or anew."""
+    can_listen = sys.platform == "linux" and _has_room_for_a_socket()
+    return multiprocessing.get_context("forkserver" if can_listen else "spawn")
 
-    What the server imports is known when it starts, with the first process: torch takes a second.
+
+def _prepare_server(modules: Sequence[str]) -> None:
+    """Say what the server imports when it starts, with the first process: torch takes a second.
+
+    Args:
+        modules: of this package, that processes need.
     """
-    if sys.platform != "linux" or not _has_room_for_a_socket():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    own = type(policy).__module__
-    preloaded = [name for name in ("gymnasium", "torch") if name in sys.modules]
-    context.set_forkserver_preload([*preloaded, __name__, *[own] * own.startswith("stoker.")])
-    return context
+    if sys.platform == "linux":
+        packages = _preloadable()
+        own = modules if "stoker" in packages else ()
+        multiprocessing.get_context("forkserver").set_forkserver_preload([*packages, *own])
+
+
+_FIND = (
+    "import sys, importlib.util as u; print(*[u.find_spec(n).origin for n in sys.argv[1:]], sep='|')"
+)
+
+
+@functools.cache
+def _preloadable() -> Sequence[str]:
+    """The packages that a new interpreter finds where this one did, which may have changed ``sys.path``."""
+    names = [name for name in ("gymnasium", "torch", "stoker") if name in sys.modules]
+    command = [sys.executable, "-c", _FIND, *names]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_EXIT_S)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = done.stdout.rstrip("\n").split("|")
+    return [name for name, file in zip(names, found, strict=False) if file == sys.modules[name].__file__]
 
 
 def _has_room_for_a_socket() -> bool:

@@ -219,9 +219,7 @@ def _prepare_server(modules: Sequence[str]) -> None:
         multiprocessing.get_context("forkserver").set_forkserver_preload([*packages, *own])
 
 
-_FIND = (
-    "import sys, importlib.util as u; print(*[u.find_spec(n).origin for n in sys.argv[1:]], sep='|')"
-)
+_FIND = "import sys, importlib.util as u; print(*[u.find_spec(n).origin for n in sys.argv[1:]], sep='|')"
 
 
 @functools.cache

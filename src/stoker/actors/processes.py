@@ -94,10 +94,10 @@ class _ProcessLink:
         """Start the process; ``Ready`` or ``WorkerExited`` is posted when it has started or failed to."""
         name = f"stoker-actor-{self._assignment.actor_id}"
         self._pipe, self._far_end = multiprocessing.Pipe()
+        policy = type(self._load[1].policy).__module__
+        self._needed = [module for module in (__name__, policy) if module.startswith("stoker.")]
         # Not as arguments of the process: its start, under a lock, would wait until the child has read them,
         # and without bound if the child never does.
-        policy = type(self._load[1].policy).__module__
-        self._needed = [name for name in (__name__, policy) if name.startswith("stoker.")]
         self._load = PicklerByValue.dumps(self._load)
         self._process = _context().Process(
             target=run_child,
@@ -126,7 +126,7 @@ class _ProcessLink:
         try:
             self._start()
             exited = self._read_to_the_end()
-        except OSError as error:  # no more processes, say, which may pass
+        except (OSError, EOFError) as error:  # no more processes, or no server, which may pass
             exited = messages.WorkerExited(why=f"its process could not be started ({error})")
         except ConfigError as error:
             self.messages.post(messages.Failed(error))
@@ -146,7 +146,7 @@ class _ProcessLink:
             with _starting:
                 _prepare_server(self._needed)
                 self._process.start()
-        except OSError:
+        except (OSError, EOFError):
             raise
         except Exception as error:  # this process is a daemon, say
             why = f"its process cannot be started ({type(error).__name__}: {error})"

@@ -56,7 +56,7 @@ from stoker import (
     TrainingSession,
     run_actors,
 )
-from stoker.actors import Assignment, OwnPolicy, StepMetrics, WorkerExited, processes
+from stoker.actors import Assignment, OwnPolicy, WorkerExited, processes
 from stoker.actors.places import place_of
 from stoker.envs import episode_seed
 
@@ -275,22 +275,6 @@ async def test_each_process_has_random_numbers_of_its_own_and_the_environment_of
         drawn = [each[kind] for each in stats.extras]
         assert len(set(drawn)) == len(drawn) > 2
     assert {each["parent"] for each in stats.extras} == {forkserver._forkserver._forkserver_pid}
-
-
-async def test_the_death_of_their_server_ends_none_of_them_and_a_new_one_starts_others() -> None:
-    killed: list[int] = []
-
-    async def kill(step: StepMetrics) -> None:
-        if step.total_steps == 20:
-            (child,) = workers()
-            killed.extend((forkserver._forkserver._forkserver_pid, child.pid))
-            os.kill(killed[0], signal.SIGKILL)
-        elif step.total_steps == 40:
-            os.kill(killed[1], signal.SIGKILL)
-
-    agent, _, (report,) = await play(partial(SlowChain, 0.01), n=200, limit=PATIENT, on_step=kill)
-    assert (report.restarts, agent.total_steps) == (1, 200)
-    assert forkserver._forkserver._forkserver_pid != killed[0]
 
 
 def test_their_server_imports_no_other_packages_than_the_training_has(
